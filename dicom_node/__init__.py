@@ -1,0 +1,1 @@
+"""Everything that speaks DICOM, and the record of what came and went."""

@@ -1,0 +1,1 @@
+"""Arrays, networks and model packages: no DICOM, no queue, no database."""
