@@ -1,0 +1,23 @@
+"""One way to spread array work over the processor's cores."""
+
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MOST = 8
+"""More threads than this gain nothing: the work is bound by memory."""
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(function: Callable[[Item], Result], items: Iterable[Item]) -> list[Result]:
+    """`function` of each item, in order; numpy lets go of the interpreter's lock, so threads help."""
+    with ThreadPoolExecutor(max_workers=min(cores(), MOST), thread_name_prefix="arrays") as pool:
+        return list(pool.map(function, items))
