@@ -6,12 +6,34 @@ costs a few outer sums, each on its own bounding box.
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Plane = NDArray[np.float32]
 AIR, LUNG, FAT, MUSCLE, BLOOD, BONE = -1000.0, -850.0, -100.0, 50.0, 42.0, 420.0
+
+
+@dataclass(frozen=True)
+class Body:
+    """What of the patient can be chosen; the rest follows from `seed`.
+
+    `size` scales the trunk (1.0: an adult of 1.70 m), `fat_mm` is the thickness under the skin, `breath` the
+    depth of inspiration (0.7 shallow .. 1.15 deep), `contrast_hu` the enhancement of blood, `lesions` the
+    number of nodules, `prone` puts table and gravity at the patient's front.
+    """
+
+    seed: int = 0
+    size: float = 1.0
+    fat_mm: float = 14.0
+    breath: float = 1.0
+    contrast_hu: float = 0.0
+    lesions: int = 2
+    arms: Literal["up", "down"] = "up"
+    table: Literal["curved", "flat", "none"] = "curved"
+    table_tilt_deg: float = 0.0
+    prone: bool = False
 
 
 @dataclass(eq=False)

@@ -5,16 +5,16 @@ patient's left, great vessels, airways, domes of the diaphragm with liver and st
 partial volume, noise and the smoothness of a kernel. It is deterministic for a given PhantomSpec.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from models.anatomy import Canvas
+from models.anatomy import Body, Canvas
 from models.errors import GeometryInvalid
-from models.thorax import Body, Thorax
+from models.thorax import Thorax
 from models.volume import Geometry, Volume
 
 LEFT_LUNG, RIGHT_LUNG = 1, 2
@@ -33,18 +33,19 @@ _FLIPS = {
 class PhantomSpec:
     """What is imaged and how.
 
-    `shape` (slices, rows, columns), `spacing_mm` in the same order, `thickness_mm` of a slice (None: the slice
-    spacing). `centre_mm` is the LPS point in the middle of the volume: z = 0 is the middle of the lungs, which
-    reach about 125 mm up and down; (0, 0, -330) shows an abdomen, (0, 0, 260) a neck. `position` is DICOM's
-    Patient Position (PS3.3 C.7.3.1.1.2) of a decubitus on back or front. `kernel_mm` is the standard deviation
-    of the smoothing in the plane. `fov_padding` fills the corners outside the reconstruction circle.
+    `shape` (slices, rows, columns), `spacing_mm` in the same order, `thickness_mm` of a slice (None: the
+    slice spacing). `centre_mm` is the LPS point in the middle of the volume: z = 0 is the middle of the lungs,
+    which reach about 130 mm up and down; (0, 0, -330) shows an abdomen, (0, 0, 260) a neck. `position` is
+    DICOM's Patient Position (PS3.3 C.7.3.1.1.2), lying on the back or on the front. `kernel_mm` is the
+    standard deviation of the smoothing in the plane. `fov_padding` fills the corners outside the
+    reconstruction circle.
     """
 
     shape: tuple[int, int, int] = (100, 512, 512)
     spacing_mm: tuple[float, float, float] = (3.0, 0.78125, 0.78125)
     thickness_mm: float | None = None
     centre_mm: tuple[float, float, float] = (0.0, 10.0, 0.0)
-    body: Body = Body()
+    body: Body = field(default_factory=Body)
     position: Literal["HFS", "FFS", "HFP", "FFP"] = "HFS"
     noise_hu: float = 14.0
     kernel_mm: float = 0.6
@@ -64,7 +65,7 @@ def thorax_phantom(spec: PhantomSpec) -> Phantom:
     if min(spec.shape) < 1 or min(spec.spacing_mm) <= 0.0:
         raise GeometryInvalid(f"A phantom cannot have shape {spec.shape} and spacing {spec.spacing_mm} mm.")
     prone = spec.position.endswith("P")
-    patient = Thorax(spec.body if spec.body.prone == prone else _turned(spec.body, prone))
+    patient = Thorax(spec.body if spec.body.prone == prone else replace(spec.body, prone=prone))
     noise = np.random.default_rng([spec.body.seed, 1])
     z, y, x = (
         (np.arange(n) - (n - 1) / 2) * step + middle
@@ -85,10 +86,6 @@ def thorax_phantom(spec: PhantomSpec) -> Phantom:
     return _oriented(array, labels, (float(z[0]), float(y[0]), float(x[0])), spec)
 
 
-def _turned(body: Body, prone: bool) -> Body:
-    return Body(**{**body.__dict__, "prone": prone})
-
-
 def _slice(
     patient: Thorax, x: NDArray[Any], y: NDArray[Any], z: float, spec: PhantomSpec
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
@@ -100,8 +97,8 @@ def _slice(
     for part in range(parts):
         canvas = Canvas(x.astype(np.float32), y.astype(np.float32), edge)
         lungs = patient.paint(canvas, z + thickness * ((part + 0.5) / parts - 0.5))
-        for target, plane in zip(total, (canvas.hu, lungs[1], lungs[-1]), strict=True):
-            target += plane / np.float32(parts)
+        for n, plane in enumerate((canvas.hu, lungs[1], lungs[-1])):
+            total[n] += plane / np.float32(parts)
     sigma = [spec.kernel_mm / spec.spacing_mm[1], spec.kernel_mm / spec.spacing_mm[2]]
     if max(sigma) > 0.3:
         ndimage.gaussian_filter(total[0], sigma, output=total[0], truncate=3.0)

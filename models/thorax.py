@@ -1,7 +1,6 @@
 """The organs of the thorax phantom and their places; models.phantom turns them into a CT volume."""
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from models.anatomy import (
     BONE,
     FAT,
     MUSCLE,
+    Body,
     Canvas,
     Plane,
     Tubes,
@@ -20,27 +20,6 @@ from models.anatomy import (
 )
 
 Blob = tuple[tuple[float, float, float], tuple[float, float, float], float]
-
-
-@dataclass(frozen=True)
-class Body:
-    """What of the patient can be chosen; the rest follows from `seed`.
-
-    `size` scales the trunk (1.0: an adult of 1.70 m), `fat_mm` is the thickness under the skin, `breath` the
-    depth of inspiration (0.7 shallow .. 1.15 deep), `contrast_hu` the enhancement of blood, `lesions` the
-    number of nodules, `prone` puts table and gravity at the patient's front.
-    """
-
-    seed: int = 0
-    size: float = 1.0
-    fat_mm: float = 14.0
-    breath: float = 1.0
-    contrast_hu: float = 0.0
-    lesions: int = 2
-    arms: Literal["up", "down"] = "up"
-    table: Literal["curved", "flat", "none"] = "curved"
-    table_tilt_deg: float = 0.0
-    prone: bool = False
 
 
 @dataclass(eq=False)
@@ -53,7 +32,10 @@ class Thorax:
     def __post_init__(self) -> None:
         b = self.body
         self.rng = rng = np.random.default_rng(b.seed)
-        vary = lambda scale=0.06: float(1.0 + rng.uniform(-scale, scale))  # noqa: E731
+
+        def vary(scale: float = 0.06) -> float:
+            return float(1.0 + rng.uniform(-scale, scale))
+
         self.height = 258.0 * b.size * b.breath * vary()
         self.wide, self.deep = 132.0 * b.size * vary(), 90.0 * b.size * vary(0.12)
         self.power = float(rng.uniform(2.1, 2.7))
@@ -127,7 +109,7 @@ class Thorax:
         return float(np.interp(z, at, wide)) + fat, float(np.interp(z, at, deep)) + fat
 
     def paint(self, canvas: Canvas, z: float) -> dict[int, Plane]:
-        """Paints the plane at height z; covered fractions (rows, columns) of the right (-1) and left (1) lung."""
+        """Paints the plane at height z; returns the covered fractions of the right (-1) and left (1) lung."""
         self.paint_table(canvas)
         lungs = {side: np.zeros_like(canvas.hu) for side in (-1, 1)}
         if z < self.base - 420.0:
