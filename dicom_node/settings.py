@@ -133,7 +133,7 @@ class Settings(BaseSettings):
     destinations: tuple[DestinationSettings, ...] = ()
 
     @classmethod
-    def settings_customise_sources(  # noqa: PLR0913  (the library's signature)
+    def settings_customise_sources(
         cls,
         settings_cls: type[BaseSettings],
         init_settings: PydanticBaseSettingsSource,

@@ -1,0 +1,1 @@
+"""The steps that bring an older catalogue to the present schema (Alembic)."""
