@@ -1,0 +1,1 @@
+"""Inference engines: one contract, each with its library loaded only when it opens."""
