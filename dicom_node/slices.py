@@ -12,11 +12,12 @@ from pydicom.dataset import Dataset
 from dicom_node.elements import open_encoded, walk
 from dicom_node.errors import NotParseable
 from dicom_node.records import SliceHeader
+from dicom_node.uids import result_uid
 
 _KEYWORDS = (
     "SpecificCharacterSet", "ImageType", "SOPClassUID", "SOPInstanceUID", "AccessionNumber", "Modality",
     "Manufacturer", "SeriesDescription", "PatientID", "BodyPartExamined", "SliceThickness",
-    "StudyInstanceUID", "SeriesInstanceUID", "InstanceNumber", "ImagePositionPatient",
+    "StudyInstanceUID", "SeriesInstanceUID", "SeriesNumber", "InstanceNumber", "ImagePositionPatient",
     "ImageOrientationPatient", "FrameOfReferenceUID", "SamplesPerPixel", "NumberOfFrames", "Rows",
     "Columns", "PixelSpacing",
 )  # fmt: skip
@@ -27,8 +28,8 @@ _REQUIRED = ("SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID")
 def parse_header(source: bytes | Path, transfer_syntax_uid: str = "") -> Dataset:
     """What listener and routing need of a Part 10 file or, its transfer syntax given, of a bare data set.
 
-    Walks the whole structure, so a truncated data set is noticed; decodes nothing. An empty SOP Class or SOP
-    Instance UID is taken from the file meta information. Raises NotParseable for a damaged data set, for one
+    Walks the whole structure, so a truncated data set is noticed; decodes nothing. Empty UIDs are
+    filled as `complete_identity` says. Raises NotParseable for a damaged data set, for one
     without Study, Series or SOP Instance UID, and for what is not DICOM.
     """
     encoded = open_encoded(source, transfer_syntax_uid)
@@ -41,7 +42,11 @@ def parse_header(source: bytes | Path, transfer_syntax_uid: str = "") -> Dataset
 
 
 def complete_identity(dataset: Dataset) -> None:
-    """Fills an empty SOP Class or SOP Instance UID from the file meta information: some archives blank them."""
+    """Fills empty UIDs that identify the instance, as blanked by some archives and anonymisers.
+
+    SOP Class and SOP Instance UID come from the file meta information; Series and Study Instance UID, where
+    empty, are derived from the Frame of Reference UID, so that the slices of one acquisition stay together.
+    """
     for keyword, source in (
         ("SOPClassUID", "MediaStorageSOPClassUID"),
         ("SOPInstanceUID", "MediaStorageSOPInstanceUID"),
@@ -49,6 +54,12 @@ def complete_identity(dataset: Dataset) -> None:
         known = str(dataset.file_meta.get(source, ""))
         if known and not text(dataset, keyword):
             setattr(dataset, keyword, known)
+    frame = text(dataset, "FrameOfReferenceUID")
+    if frame and not text(dataset, "SeriesInstanceUID"):
+        parts = (text(dataset, keyword) for keyword in ("Modality", "SeriesNumber", "SeriesDescription"))
+        dataset.SeriesInstanceUID = result_uid("series of frame of reference", frame, *parts)
+    if frame and not text(dataset, "StudyInstanceUID"):
+        dataset.StudyInstanceUID = result_uid("study of frame of reference", frame)
 
 
 def slice_header(dataset: Dataset) -> SliceHeader:
