@@ -5,7 +5,9 @@ NodeError
 ├── ObjectRefused              a received object is not taken; `status` is the DIMSE status
 │   ├── NotParseable               0xC000, and the bytes are quarantined
 │   ├── ContextMismatch            0xA900: the data set is not what its presentation context says
-│   └── DiskNearlyFull             0xA700
+│   ├── DiskNearlyFull             0xA700
+│   └── SpoolFailed                0x0110: the disk failed
+├── AssociationBroken          a peer broke the protocol, fell silent or went away
 ├── SeriesUnreadable           the pixels of a series cannot be turned into a volume
 │   ├── FileDamaged  PixelsUndecodable  GeometryMissing  GeometryContradictory
 │   └── SliceGap  DuplicatePosition  MixedOrientation  MixedPatients  TooFewSlices  GantryTilt  NotAVolume
@@ -58,6 +60,17 @@ class DiskNearlyFull(ObjectRefused):
 
     status = 0xA700
     remedy = "Free disk space or lower listener.min_free_gb; the sender will try again."
+
+
+class SpoolFailed(ObjectRefused):
+    """The object could not be written to the spool."""
+
+    status = 0x0110
+    remedy = "Look at the disk of the data folder; the sender will try again."
+
+
+class AssociationBroken(NodeError):
+    """The peer broke the protocol, fell silent or went away."""
 
 
 class SeriesUnreadable(NodeError):
