@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from models.interpolation import arg_max
 from models.manifest import LabelEntry
-from models.preparation import arg_max
 
 _TOUCHING = np.ones((3, 3, 3), bool)
 
@@ -23,19 +23,15 @@ def clean_scores(scores: NDArray[Any], entries: Sequence[LabelEntry], voxel_ml: 
     """Scores (classes, slices, rows, columns) in which only components that `entries` allow can win.
 
     A removed component goes to the class with the next best score there; what is left of it as a wrong
-    component of that class goes to the background. A label that wins nowhere is absent from the whole volume.
-    `voxel_ml` is the volume of a prepared voxel in mL. The array given is not changed.
+    component of that class goes to the background. `voxel_ml` is the volume of a prepared voxel in mL. The
+    array given is not changed.
     """
     scores = scores.copy()
     floor = scores.min() - scores.dtype.type(1)
     for entry, removed in _removals(arg_max(scores), entries, voxel_ml):
         scores[entry.number][removed] = floor
     for _, removed in _removals(arg_max(scores), entries, voxel_ml):
-        scores[0][removed] = scores[:, removed].max(axis=0)
-    present = np.bincount(arg_max(scores).ravel(), minlength=len(scores))
-    for number in range(1, len(scores)):
-        if not present[number]:
-            scores[number] = floor
+        scores[0][removed] = np.stack([one[removed] for one in scores]).max(axis=0)
     return scores
 
 

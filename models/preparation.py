@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.errors import GeometryInvalid
+from models.interpolation import arg_max_between, positions_between
 from models.labels import Label, LabelMap
 from models.manifest import Input
 from models.threads import in_threads
@@ -95,10 +96,10 @@ def prepare_labels(label_map: LabelMap, spec: Input) -> NDArray[np.uint8]:
 def restore(scores: NDArray[Any], prepared: PreparedVolume, labels: Sequence[Label]) -> LabelMap:
     """Scores (classes, slices, rows, columns) of the prepared grid as a label map on the source grid.
 
-    Class 0 is background, class n is `labels[n - 1]`. Each source voxel gets the class whose score, linearly
-    interpolated at the voxel's centre, is highest. That needs no interpolation where one class wins at all
-    eight neighbours (it then wins in between), so only the surfaces of the labels are computed, slice by
-    slice. Raises GeometryInvalid when the scores are not on the prepared grid.
+    Class 0 is background, class n is `labels[n - 1]`. Each source voxel gets that class among the winners
+    at its eight prepared neighbours whose score, linearly interpolated at the voxel's centre, is highest. So
+    what is absent on the prepared grid is absent on the source grid. Raises GeometryInvalid when the scores
+    are not on the prepared grid.
     """
     if scores.shape != (len(labels) + 1, *prepared.geometry.shape):
         raise GeometryInvalid(
@@ -109,22 +110,11 @@ def restore(scores: NDArray[Any], prepared: PreparedVolume, labels: Sequence[Lab
     flips = tuple(slice(None, None, -1 if steps[order[a]] < 0 else 1) for a in range(3))
     turned = scores.transpose(0, *(1 + order))[(slice(None), *flips)]
     positions = [
-        _positions(prepared.source.shape[a], turned.shape[1 + a], steps[order[a]], firsts[a])
+        positions_between(prepared.source.shape[a], turned.shape[1 + a], steps[order[a]], firsts[a])
         for a in range(3)
     ]
-    array = _arg_max_between(turned, positions, prepared.source.shape)
+    array = arg_max_between(turned, positions, prepared.source.shape)
     return LabelMap(array, prepared.source, tuple(labels))
-
-
-def arg_max(scores: NDArray[Any]) -> NDArray[Any]:
-    """The first class with the highest score, (slices, rows, columns), unsigned."""
-    best = scores[0].copy()
-    result = np.zeros(scores.shape[1:], np.uint8 if len(scores) < 255 else np.uint16)
-    for number in range(1, len(scores)):
-        wins = scores[number] > best
-        result[wins] = number
-        np.copyto(best, scores[number], where=wins)
-    return result
 
 
 def prepared_geometry(source: Geometry, spacing_mm: tuple[float, float, float]) -> Geometry:
@@ -214,98 +204,3 @@ def _along(array: Float, axis: int, weights: Float | None) -> Float:
 def _to_canonical(array: NDArray[Any], prepared: Geometry, source: Geometry) -> NDArray[Any]:
     """Axes of the source in the order of the prepared grid; the weights have already turned them."""
     return array.transpose(_relation(prepared, source)[0])
-
-
-@dataclass(frozen=True, eq=False)
-class _Positions:
-    """For every source index along one axis: the lower neighbour, and the share of the upper one."""
-
-    lower: NDArray[np.intp]
-    share: Float
-
-
-def _positions(length: int, prepared_length: int, step: float, first: float) -> _Positions:
-    """Places of the source voxels on the prepared axis, turned so that they ascend."""
-    place = (np.arange(length) - first) / step
-    if step < 0:
-        place = prepared_length - 1 - place
-    place = np.clip(place, 0, prepared_length - 1)
-    lower = np.minimum(np.floor(place), max(prepared_length - 2, 0)).astype(np.intp)
-    return _Positions(lower, (place - lower).astype(np.float32))
-
-
-def _arg_max_between(
-    scores: NDArray[Any], positions: list[_Positions], shape: tuple[int, ...]
-) -> NDArray[Any]:
-    """The winning class at each source voxel; `scores` and `positions` in the source's axis order."""
-    cells = _cells(arg_max(scores))
-    result = np.zeros(shape, cells.dtype)
-    if not cells.any():
-        return result
-    along, down, across = positions
-    rows = _reached(cells.max(axis=(0, 2)), down.lower)
-    columns = _reached(cells.max(axis=(0, 1)), across.lower)
-
-    def fill(k: int) -> None:
-        slices = np.flatnonzero(along.lower == k)
-        if slices.size == 0 or not cells[k].any():
-            return
-        plane = cells[k][down.lower[rows]][:, across.lower[columns]]
-        row, column = np.nonzero(plane == _mixed(cells.dtype))
-        if row.size == 0:
-            result[slices[0] : slices[-1] + 1, rows, columns] = plane
-            return
-        upper = min(k + 1, scores.shape[1] - 1)
-        pair = scores[:, [k, upper]]
-        able = [n for n in range(1, len(scores)) if (pair[n] > pair[0]).any()]
-        between = _bilinear(pair[[0, *able]], down, across, (row + rows.start, column + columns.start))
-        for index in slices:
-            share = along.share[index]
-            mixed = between[:, 0] + (between[:, 1] - between[:, 0]) * share
-            plane[row, column] = np.array([0, *able], plane.dtype)[mixed.argmax(axis=0)]
-            result[index, rows, columns] = plane
-
-    in_threads(fill, range(cells.shape[0]))
-    return result
-
-
-def _mixed(dtype: np.dtype[Any]) -> int:
-    return int(np.iinfo(dtype).max)
-
-
-def _cells(labels: NDArray[Any]) -> NDArray[Any]:
-    """The label that all eight corners of each cell between voxels share, or the mark for mixed ones."""
-    low = high = labels
-    for axis in range(3):
-        if labels.shape[axis] == 1:
-            continue
-        front = tuple(slice(None, -1) if a == axis else slice(None) for a in range(3))
-        back = tuple(slice(1, None) if a == axis else slice(None) for a in range(3))
-        low, high = np.minimum(low[front], low[back]), np.maximum(high[front], high[back])
-    return np.where(low == high, low, np.array(_mixed(labels.dtype), labels.dtype))
-
-
-def _reached(used: NDArray[Any], lower: NDArray[np.intp]) -> slice:
-    """The source indices whose cells lie between the first and the last used one."""
-    inside = np.flatnonzero(used)
-    first, last = np.searchsorted(lower, inside[0]), np.searchsorted(lower, inside[-1], side="right")
-    return slice(int(first), int(last))
-
-
-def _bilinear(
-    pair: NDArray[Any],
-    down: _Positions,
-    across: _Positions,
-    points: tuple[NDArray[np.intp], NDArray[np.intp]],
-) -> Float:
-    """Scores (classes, 2, points) of two neighbouring planes at source points (row, column)."""
-    height, width = pair.shape[2:]
-    top, left = down.lower[points[0]], across.lower[points[1]]
-    y, x = down.share[points[0]], across.share[points[1]]
-    bottom, right = np.minimum(top + 1, height - 1) * width, np.minimum(left + 1, width - 1)
-    top = top * width
-    flat = pair.reshape(*pair.shape[:2], -1).astype(np.float32)
-    upper = flat[:, :, top + left] * (1 - x) + flat[:, :, top + right] * x
-    lower = flat[:, :, bottom + left] * (1 - x) + flat[:, :, bottom + right] * x
-    result: Float = upper + (lower - upper) * y
-    return result
