@@ -49,9 +49,9 @@ train-ct-lungs: $(VENV)/.full ## trains the shipped model package anew
 lock: ## refreshes constraints.txt: newest versions that pyproject.toml allows, from a clean environment
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
 	build/lock/bin/python -m pip install --quiet $(TORCH)
-	build/lock/bin/python -m pip install --quiet '.[dev,train,postgres]'
+	build/lock/bin/python -m pip install --quiet -e '.[dev,train,postgres]'
 	(echo '# Versions that were tested together. Refresh: make lock'; \
-	    build/lock/bin/python -m pip freeze --exclude segnode | sed 's/+cpu$$//') > constraints.txt
+	    build/lock/bin/python -m pip freeze --exclude-editable | sed 's/+cpu$$//') > constraints.txt
 	rm -rf build/lock
 
 programs: # Debian packages, only as root, only the missing ones, no service started
