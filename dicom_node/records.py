@@ -196,6 +196,8 @@ class Job:
     evidence: str
     content_digest: str
     attempts: int
+    """Starts since the job last ended cleanly; more than a few mean that it kills its workers."""
+    postponements: int
     priority: int
     lease_token: int
     created_at: datetime

@@ -1,6 +1,5 @@
 """What came in: associations, instances, refusals. The real `records.Ledger`."""
 
-from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -230,7 +229,3 @@ def _instance(row: dict[str, Any]) -> StoredInstance:
         row.pop(column)
     return StoredInstance(**row | {"header": header_from(row["header"])})
 
-
-def content_digest_parts(rows: Sequence[Any]) -> str:
-    """The text whose digest identifies the content of a series: UID and digest of each instance, sorted."""
-    return "\n".join(sorted(f"{row.sop_instance_uid} {row.digest}" for row in rows))

@@ -1,15 +1,15 @@
 """Jobs: from RECEIVING to a final state, each transition with its time and reason."""
 
-import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
-from dicom_node.catalogue.arrivals import content_digest_parts, current_of, note
+from dicom_node.catalogue.arrivals import current_of, note
 from dicom_node.catalogue.database import Database
 from dicom_node.catalogue.schema import instances, job_instances, jobs, outbox, results, steps, transitions
+from dicom_node.content import content_digest
 from dicom_node.errors import JobUnknown, LeaseLost
 from dicom_node.records import Job, JobEvent, JobState, ResultObject, next_state
 
@@ -85,7 +85,7 @@ class Jobs:
                     current_of(job.study_instance_uid, job.series_instance_uid)
                 )
             ).all()
-            digest = hashlib.sha256(content_digest_parts(found).encode()).hexdigest()
+            digest = content_digest((item.sop_instance_uid, item.digest) for item in found)
             connection.execute(
                 insert(job_instances), [{"job_id": job.id, "instance_id": item.id} for item in found]
             )
@@ -124,6 +124,7 @@ class Jobs:
             query = (
                 select(outbox.c.id, outbox.c.job_id, outbox.c.queue)
                 .join(jobs, jobs.c.id == outbox.c.job_id)
+                .where(or_(jobs.c.not_before.is_(None), jobs.c.not_before <= datetime.now(UTC)))
                 .order_by(jobs.c.priority.desc(), outbox.c.id)
                 .limit(limit)
             )
@@ -203,12 +204,21 @@ class Jobs:
             connection.execute(insert(steps).values(**values, started_at=started_at, seconds=seconds))
 
     def end(self, job: Job, event: JobEvent, reason: str) -> None:
-        """RUNNING -> SKIPPED, FAILED or, for POSTPONED, READY; raises LeaseLost."""
+        """RUNNING -> SKIPPED or FAILED; raises LeaseLost."""
         with self._database.write() as connection:
-            row = held(connection, job)
-            move(connection, row, event, reason, {"lease_until": None})
-            if event is JobEvent.POSTPONED:
-                post(connection, self._database, job.id, "segment")
+            move(connection, held(connection, job), event, reason, {"lease_until": None})
+
+    def postpone(self, job: Job, reason: str, not_before: datetime) -> None:
+        """RUNNING -> READY, not before a time, since something else has to pass first; raises LeaseLost."""
+        with self._database.write() as connection:
+            values = {
+                "lease_until": None,
+                "attempts": 0,
+                "postponements": job.postponements + 1,
+                "not_before": not_before,
+            }
+            move(connection, held(connection, job), JobEvent.POSTPONED, reason, values)
+            post(connection, self._database, job.id, "segment")
 
     def release(self, *, owner: str | None, max_attempts: int) -> list[int]:
         """Takes RUNNING jobs from workers that are gone: from `owner`, or from all whose lease has ended.
@@ -243,7 +253,7 @@ class Jobs:
         """Starts a final job anew, attempts counted from zero; raises TransitionRefused."""
         with self._database.write() as connection:
             row = row_of(connection, job_id)
-            values: dict[str, Any] = {"attempts": 0, "submissions": 0, "completed_at": row.completed_at}
+            values: dict[str, Any] = {"attempts": 0, "postponements": 0, "submissions": 0, "not_before": None}
             move(connection, row, JobEvent.RETRIED, "retried by the operator", values)
             post(connection, self._database, job_id, "segment")
             return _job(row_of(connection, job_id))

@@ -103,6 +103,8 @@ jobs = Table(
     Column("lease_token", Integer, nullable=False, default=0),
     Column("lease_owner", String(80), nullable=False, default=""),
     Column("lease_until", UtcDateTime),
+    Column("postponements", Integer, nullable=False, default=0),
+    Column("not_before", UtcDateTime),
     Column("submissions", Integer, nullable=False, default=0),
     Column("submitted_at", UtcDateTime),
     Column("created_at", UtcDateTime, nullable=False),

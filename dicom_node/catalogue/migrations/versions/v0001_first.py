@@ -40,6 +40,8 @@ def upgrade() -> None:
         sa.Column("lease_token", sa.Integer(), nullable=False),
         sa.Column("lease_owner", sa.String(length=80), nullable=False),
         sa.Column("lease_until", schema.UtcDateTime(), nullable=True),
+        sa.Column("postponements", sa.Integer(), nullable=False),
+        sa.Column("not_before", schema.UtcDateTime(), nullable=True),
         sa.Column("submissions", sa.Integer(), nullable=False),
         sa.Column("submitted_at", schema.UtcDateTime(), nullable=True),
         sa.Column("created_at", schema.UtcDateTime(), nullable=False),
