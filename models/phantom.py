@@ -34,8 +34,8 @@ class PhantomSpec:
     """What is imaged and how.
 
     `shape` (slices, rows, columns), `spacing_mm` in the same order, `thickness_mm` of a slice (None: the
-    slice spacing). `centre_mm` is the LPS point in the middle of the volume: z = 0 is the middle of the lungs,
-    which reach about 130 mm up and down; (0, 0, -330) shows an abdomen, (0, 0, 260) a neck. `position` is
+    slice spacing). `centre_mm` is the LPS point in the middle of the volume: z = 0 is the lungs' middle, they
+    reach about 130 mm up and down; (0, 0, -330) shows an abdomen, (0, 0, 260) a neck. `position` is
     DICOM's Patient Position (PS3.3 C.7.3.1.1.2), lying on the back or on the front. `kernel_mm` is the
     standard deviation of the smoothing in the plane. `fov_padding` fills the corners outside the
     reconstruction circle.

@@ -1,0 +1,1 @@
+"""Networks by name: a frozen specification in, a torch module out."""

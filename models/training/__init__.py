@@ -1,0 +1,1 @@
+"""Training of shipped models from recipes: data, augmentation, loop, package."""
