@@ -73,7 +73,7 @@ def arg_max_between(scores: NDArray[Any], positions: list[Positions], shape: tup
         upper = min(k + 1, scores.shape[1] - 1)
         able = np.unique(winners[[k, upper]])
         points = (row + rows.start, column + columns.start)
-        between = _bilinear(scores[able][:, [k, upper]], down, across, points)
+        between = _bilinear(scores[:, [k, upper]][able], down, across, points)
         near = np.stack([_any_corner((winners[[k, upper]] == number).any(axis=0)) for number in able])
         far = ~near[:, down.lower[points[0]], across.lower[points[1]]]
         for index in slices:
