@@ -14,18 +14,15 @@ from typing import Protocol
 
 from pynetdicom.presentation import PresentationContext
 
+from dicom_node.commands import C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, Command
 from dicom_node.errors import AssociationBroken, NodeError, ObjectRefused, SpoolFailed
 from dicom_node.records import AssociationEnding, Peer
 from dicom_node.upper_layer import (
     ABORT,
     ASSOCIATE_RQ,
-    C_CANCEL_RQ,
-    C_ECHO_RQ,
-    C_STORE_RQ,
     P_DATA,
     RELEASE_RP_PDU,
     RELEASE_RQ,
-    Command,
     Context,
     Negotiated,
     PduStream,

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from dicom_node.errors import DiskNearlyFull, FileDamaged, ObjectRefused, SpoolFailed
+from dicom_node.errors import DiskNearlyFull, FileDamaged, NotParseable, ObjectRefused, SpoolFailed
 from dicom_node.records import StoredInstance
 
 IMPLEMENTATION_CLASS_UID = "2.25.181234904170914518270114725230346212337"
@@ -26,6 +26,8 @@ IMPLEMENTATION_VERSION_NAME = "SEGNODE_0"
 _ADDRESS = re.compile(r"[0-9a-f]{2}/[0-9a-f]{64}\.dcm")
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _CHUNK = 1 << 20
+_META_AT_MOST = 16 * 1024
+_LONG = {b"OB", b"UN", b"OW", b"SQ", b"UT"}  # value representations with a 32-bit length
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ class Incoming:
                 os.link(self.path, target)
             except FileExistsError:  # sent again, though not recorded or damaged: the fresh bytes win
                 self.path.replace(target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
         return stored
 
     def settle(self) -> None:
@@ -142,7 +144,7 @@ class Incoming:
         with _disk_errors():
             os.fsync(self._file)
             self.path.replace(self._spool.quarantine / f"{self.path.stem}.dcm")
-            _sync_folder(self._spool.quarantine)
+            sync_folder(self._spool.quarantine)
         self._close()
         return f"{self.path.stem}.dcm"
 
@@ -163,7 +165,7 @@ class Spool:
         for number in range(256):
             (folder / f"{number:02x}").mkdir(exist_ok=True)
         for path in (folder, folder.parent, quarantine.parent):
-            _sync_folder(path)
+            sync_folder(path)
 
     def receive(self, meta: FileMeta) -> Incoming:
         """Begins a new object; raises ObjectRefused where the disk takes nothing."""
@@ -190,7 +192,7 @@ class Spool:
         path = self.path(instance.path)
         try:
             digest, size = _digest(path)
-        except (OSError, struct.error) as error:
+        except (OSError, NotParseable) as error:
             raise FileDamaged(f"{instance.path} cannot be read: {type(error).__name__}.") from error
         if (digest, size) != (instance.digest, instance.size):
             raise FileDamaged(f"{instance.path} differs from what was received.")
@@ -223,17 +225,37 @@ class Spool:
         pending.unlink(missing_ok=True)
 
 
-def data_offset(file: Path) -> int:
-    """Where the data set begins in a file that `FileMeta.encoded` opened."""
+def read_meta(file: Path) -> tuple[FileMeta, int]:
+    """The file meta information of any DICOM file, and where its data set begins.
+
+    Raises NotParseable where there is none or it does not say what the data set is, OSError where the file
+    cannot be read.
+    """
     with file.open("rb") as stream:
-        head = stream.read(144)
-    return 144 + int(struct.unpack_from("<L", head, 140)[0])
+        head = stream.read(_META_AT_MOST)
+    if head[128:132] != b"DICM":
+        raise NotParseable("This is not a DICOM file: the letters DICM are missing at byte 128.")
+    at, found = 132, {}
+    while at + 12 <= len(head) and head[at : at + 2] == b"\x02\x00":
+        _, element, vr, length = struct.unpack_from("<HH2sH", head, at)
+        at += 8
+        if vr in _LONG:
+            (length,), at = struct.unpack_from("<L", head, at), at + 4
+        found[element] = head[at : at + length]
+        at += length
+    try:
+        class_uid, instance_uid, syntax = (
+            found[element].decode("ascii").strip("\0 ") for element in (0x0002, 0x0003, 0x0010)
+        )
+    except (KeyError, UnicodeDecodeError):
+        raise NotParseable("The file meta information does not say what the data set is.") from None
+    return FileMeta(syntax, class_uid, instance_uid), at
 
 
 def _digest(path: Path) -> tuple[str, int]:
     """SHA-256 and length of the data set in a file of the spool."""
     digest, size = hashlib.sha256(), 0
-    offset = data_offset(path)
+    _, offset = read_meta(path)
     with path.open("rb") as file:
         file.seek(offset)
         while part := file.read(_CHUNK):
@@ -248,7 +270,7 @@ def _even(text: str, pad: bytes) -> bytes:
     return value + pad if len(value) % 2 else value
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes new names in the folder durable."""
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:

@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
@@ -23,11 +24,12 @@ from dicom_node.errors import AssociationBroken
 from dicom_node.spool import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 
 ASSOCIATE_RQ, P_DATA, RELEASE_RQ, ABORT = 1, 4, 5, 7
+RELEASE_RQ_PDU = bytes((5, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 RELEASE_RP_PDU = bytes((6, 0, 0, 0, 0, 4, 0, 0, 0, 0))
 MAX_PDU = 256 * 1024
 """Bytes of a P-DATA-TF PDU that we announce, and accept."""
 _SLACK = 64  # some peers count the PDU's own header
-_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 _HEADER = struct.Struct(">BBL")
 _DATA_VALUE = struct.Struct(">LBB")
 
@@ -94,7 +96,7 @@ class PduStream:
                 raise AssociationBroken("The peer closed the connection without a release.")
             self._stop += count
 
-    def send(self, pdu: bytes, within: float = 30.0) -> None:
+    def send(self, pdu: bytes | bytearray | memoryview, within: float = 30.0) -> None:
         """Sends in one write, so that no delayed acknowledgement holds the second half back."""
         try:
             self._socket.settimeout(within)
@@ -137,6 +139,14 @@ def values(body: memoryview) -> Iterator[Value]:
         at += 4 + length
 
 
+def data_header(context_id: int, control: int, length: int) -> bytes:
+    """What goes before one fragment of `length` bytes in a P-DATA-TF PDU of its own.
+
+    `control`: 1 for a command, plus 2 for the last fragment.
+    """
+    return _HEADER.pack(P_DATA, 0, length + 6) + _DATA_VALUE.pack(length + 2, context_id, control)
+
+
 @dataclass(frozen=True)
 class Context:
     """One accepted presentation context."""
@@ -176,7 +186,7 @@ def negotiate(body: memoryview, supported: Mapping[str, PresentationContext]) ->
         for cx in decided
         if cx.result == 0 and cx.context_id is not None
     }
-    known = wanted.application_context_name == _APPLICATION_CONTEXT
+    known = wanted.application_context_name == APPLICATION_CONTEXT
     return Negotiated(wanted.calling_ae_title, wanted.called_ae_title, contexts, acceptance, known)
 
 
@@ -187,6 +197,12 @@ def _acceptance(request: A_ASSOCIATE, decided: Sequence[PresentationContext]) ->
     answer.called_ae_title = request.called_ae_title
     answer.result, answer.result_source = 0, 1
     answer.presentation_context_definition_results_list = list(decided)
+    answer.user_information = our_user_information()
+    return answer
+
+
+def our_user_information() -> list[Any]:
+    """Our maximum PDU length and who we are (PS3.8 annex D, PS3.7 annex D.3.3)."""
     length, class_uid, version = (
         MaximumLengthNotification(),
         ImplementationClassUIDNotification(),
@@ -195,61 +211,4 @@ def _acceptance(request: A_ASSOCIATE, decided: Sequence[PresentationContext]) ->
     length.maximum_length_received = MAX_PDU
     class_uid.implementation_class_uid = IMPLEMENTATION_CLASS_UID
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    answer.user_information = [length, class_uid, version]
-    return answer
-
-
-C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
-_NO_DATA_SET = 0x0101
-
-
-@dataclass(frozen=True)
-class Command:
-    """A request's command set (PS3.7 annex E), as far as an SCP of C-ECHO and C-STORE looks at it."""
-
-    field: int
-    message_id: int
-    sop_class_uid: str
-    sop_instance_uid: str
-    has_data_set: bool
-
-    @classmethod
-    def decode(cls, data: bytes) -> "Command":
-        """From implicit VR little endian; raises AssociationBroken."""
-        found: dict[int, bytes] = {}
-        at = 0
-        while at + 8 <= len(data):
-            group, element, length = struct.unpack_from("<HHL", data, at)
-            if group or at + 8 + length > len(data):
-                raise AssociationBroken("The command set cannot be decoded.", reason=6)
-            found[element] = data[at + 8 : at + 8 + length]
-            at += 8 + length
-        try:
-            field, message_id, kind = (
-                int(struct.unpack("<H", found[element])[0]) for element in (0x0100, 0x0110, 0x0800)
-            )
-            sop_class, instance = (found.get(e, b"").decode("ascii").strip("\0 ") for e in (0x0002, 0x1000))
-        except (KeyError, struct.error, UnicodeDecodeError) as error:
-            raise AssociationBroken("The command set is incomplete.", reason=6) from error
-        return cls(field, message_id, sop_class, instance, kind != _NO_DATA_SET)
-
-    def answer(self, context_id: int, status: int, comment: str = "") -> bytes:
-        """The response in one P-DATA-TF PDU. `comment`: Error Comment (0000,0902), no patient data."""
-        parts = [(0x0002, self.sop_class_uid.encode() + b"\0" * (len(self.sop_class_uid) % 2))]
-        parts += [
-            (element, struct.pack("<H", value))
-            for element, value in (
-                (0x0100, self.field | 0x8000),
-                (0x0120, self.message_id),
-                (0x0800, _NO_DATA_SET),
-                (0x0900, status),
-            )
-        ]
-        if comment:
-            text = comment.encode("ascii", "replace")[:64]
-            parts.append((0x0902, text + b" " * (len(text) % 2)))
-        if self.sop_instance_uid:
-            parts.append((0x1000, self.sop_instance_uid.encode() + b"\0" * (len(self.sop_instance_uid) % 2)))
-        elements = b"".join(struct.pack("<HHL", 0, tag, len(value)) + value for tag, value in parts)
-        data = struct.pack("<HHLL", 0, 0, 4, len(elements)) + elements
-        return _HEADER.pack(P_DATA, 0, len(data) + 6) + _DATA_VALUE.pack(len(data) + 2, context_id, 3) + data
+    return [length, class_uid, version]
