@@ -228,4 +228,3 @@ def _instance(row: dict[str, Any]) -> StoredInstance:
     for column in ("id", "current"):
         row.pop(column)
     return StoredInstance(**row | {"header": header_from(row["header"])})
-

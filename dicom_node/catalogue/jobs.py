@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
@@ -63,10 +64,9 @@ class Jobs:
             rows = connection.execute(
                 select(results).where(results.c.job_id == job_id).order_by(results.c.id)
             )
-            return tuple(
-                ResultObject(**{name: getattr(row, name) for name in ResultObject.__dataclass_fields__})
-                for row in rows
-            )
+            names = ResultObject.__dataclass_fields__
+            found = [{name: getattr(row, name) for name in names} for row in rows]
+            return tuple(ResultObject(**values | {"path": Path(values["path"])}) for values in found)
 
     # --- completion
 
