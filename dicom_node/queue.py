@@ -104,6 +104,9 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
             "socket_timeout": 10,
             "socket_connect_timeout": 5,
             "socket_keepalive": True,
+            "max_retries": 1,  # the outbox tries again, so a submission need not
+            "interval_start": 0,
+            "interval_step": 0.1,
         }
     folder = settings.node.data / "broker"
     for name in ("messages", "control"):

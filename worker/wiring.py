@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from celery import Celery
 
 from dicom_node.catalogue.store import Catalogue
-from dicom_node.delivery import build_deliverer
+from dicom_node.delivery.build import build_deliverer
 from dicom_node.errors import DestinationRefused
 from dicom_node.intake import Intake
 from dicom_node.listener import NodeListener

@@ -14,9 +14,9 @@ from worker.cli.output import Exit, Global, json_option, print_json, print_table
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), required=True)
 @click.option("--engine", type=click.Choice(["auto", "openvino", "onnxruntime"]), help="Pins the engine.")
 @json_option
-@click.pass_context
+@click.pass_obj
 def segment(
-    context: click.Context, folder: Path, model: str, output: Path, engine: str | None, as_json: bool
+    options: Global, folder: Path, model: str, output: Path, engine: str | None, as_json: bool
 ) -> None:
     """Segment the series in FOLDER that the model takes, without any network.
 
@@ -29,7 +29,7 @@ def segment(
     from worker.engines.choose import open_engine
     from worker.files import candidates, segment_files
 
-    settings = context.find_object(Global).settings()
+    settings = options.settings()
     set_up_logging("segment", "ERROR")
     registry = Registry(settings.models.folders)
     package = registry.get(model)
@@ -54,7 +54,7 @@ def segment(
     else:
         _print(reports, left_out)
     if len(reports) < len(taken):
-        context.exit(Exit.INCOMPLETE)
+        click.get_current_context().exit(Exit.INCOMPLETE)
 
 
 def _print(reports: list[dict[str, Any]], left_out: list[tuple[str, str]]) -> None:
