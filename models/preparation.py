@@ -117,14 +117,24 @@ def restore(scores: NDArray[Any], prepared: PreparedVolume, labels: Sequence[Lab
     return LabelMap(array, prepared.source, tuple(labels))
 
 
-def prepared_geometry(source: Geometry, spacing_mm: tuple[float, float, float]) -> Geometry:
-    """The canonical grid of that spacing which covers the source grid and shares its centre."""
-    directions = source.affine[:3, :3] / np.array(source.spacing)
+def canonical_axes(geometry: Geometry) -> tuple[tuple[int, int, int], tuple[slice, slice, slice]]:
+    """How to see an array of that grid with slices to the head, rows to the back and columns to the left.
+
+    `array.transpose(axes)[flips]`; the grid's axes nearest to the patient's are taken, nothing is rotated.
+    """
+    directions = geometry.affine[:3, :3] / np.array(geometry.spacing)
     patient = (2, 1, 0)  # the LPS coordinate that slices, rows and columns shall follow
     axes = max(
         itertools.permutations(range(3)),
         key=lambda order: sum(abs(directions[patient[p], order[p]]) for p in range(3)),
     )
+    flips = [slice(None, None, -1 if directions[patient[p], axes[p]] < 0 else 1) for p in range(3)]
+    return (axes[0], axes[1], axes[2]), (flips[0], flips[1], flips[2])
+
+
+def prepared_geometry(source: Geometry, spacing_mm: tuple[float, float, float]) -> Geometry:
+    """The canonical grid of that spacing which covers the source grid and shares its centre."""
+    axes, flips = canonical_axes(source)
     shape = []
     to_source = np.zeros((4, 4))
     to_source[3, 3] = 1.0
@@ -133,7 +143,7 @@ def prepared_geometry(source: Geometry, spacing_mm: tuple[float, float, float]) 
         if abs(step - 1.0) * n < 1e-3:
             step = 1.0
         shape.append(max(1, int(np.ceil(n / step - 1e-3))))
-        signed = step if directions[patient[p], a] >= 0 else -step
+        signed = step * flips[p].step
         to_source[a, p] = signed
         to_source[a, 3] = (n - 1) / 2 - signed * (shape[p] - 1) / 2
     return Geometry((shape[0], shape[1], shape[2]), source.affine @ to_source)
