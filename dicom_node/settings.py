@@ -12,31 +12,39 @@ from models.manifest import describe
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class NodeSettings(_Section):
     """Who this node is and where it keeps everything."""
 
     name: str = "segnode"
+    """Name of this node, for people."""
     ae_title: str = Field(default="SEGNODE", min_length=1, max_length=16)
+    """AE title of this node, as called and as caller; at most 16 characters."""
     data: Path = Path("segnode-data")
     """Folder of the spool, the catalogue, the results and the quarantine; on a disk that honours fsync."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Least level of the log lines, which are JSON on standard error."""
 
 
 class ListenerSettings(_Section):
     """The C-STORE SCP."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; 0.0.0.0: every interface."""
     port: int = Field(default=11112, ge=0, le=65535)
+    """TCP port; 104 needs the right to use it, 0 takes any free one."""
     allowed_calling_ae: tuple[str, ...] = ()
     """Calling AE titles that may connect; empty: all."""
     require_called_ae: bool = False
     """Refuse an association whose called AE title is not node.ae_title."""
     max_associations: int = Field(default=32, ge=1)
+    """Associations open at the same time; one more is refused until another ends."""
     idle_timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds of silence after which an association is aborted."""
     max_object_gb: float = Field(default=4.0, gt=0)
+    """Largest object that is taken, in GB."""
     min_free_gb: float = Field(default=5.0, ge=0)
     """Refuse objects (0xA700) when the data folder's disk has less free space than this."""
 
@@ -49,6 +57,7 @@ class CompletionSettings(_Section):
     quiet_s: float = Field(default=30.0, gt=0)
     """Silence after which a series without better evidence counts as whole."""
     poll_s: float = Field(default=0.2, gt=0)
+    """Seconds between two looks at the series that are being received."""
 
 
 class CatalogueSettings(_Section):
@@ -64,6 +73,7 @@ class QueueSettings(_Section):
     broker: str = ""
     """`redis://...`, `rediss://...` or `redis+socket:///...`; empty: a folder under the data folder."""
     longest_job_s: float = Field(default=3600.0, gt=0)
+    """Seconds that the longest job may take; a broker keeps a taken message for twice as long."""
     resubmit_s: float = Field(default=2.0, gt=0)
     """How long a queued job may stay unclaimed with an empty broker before it is submitted again."""
 
@@ -72,12 +82,15 @@ class WorkerSettings(_Section):
     """The workers that segment and deliver."""
 
     engine: Literal["auto", "openvino", "onnxruntime"] = "auto"
+    """Inference engine; auto: the first that the model allows and that works on this machine."""
     threads: int = Field(default=0, ge=0)
     """CPU threads of the engine; 0: all cores."""
     lease_s: float = Field(default=15.0, gt=0)
+    """Seconds without a sign of life after which a worker loses its job to another."""
     max_attempts: int = Field(default=3, ge=1)
     """Starts of one job before it is set aside as FAILED (it may be what kills the workers)."""
     deliver_threads: int = Field(default=4, ge=1)
+    """Jobs delivered at the same time by one delivering worker."""
 
 
 class ModelSettings(_Section):
@@ -86,24 +99,36 @@ class ModelSettings(_Section):
     folders: tuple[Path, ...] = ()
     """Folders with model packages besides the shipped ones."""
     enabled: tuple[str, ...] = ("ct-lungs",)
+    """Names of the models that run; a series that none of them accepts is skipped."""
 
 
 class DestinationSettings(_Section):
     """Where results go: a PACS by C-STORE, an origin server by STOW-RS, or a folder."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_-]{1,40}$")
+    """Name of the destination in job records; letters, digits, _ and -."""
     kind: Literal["c-store", "stow-rs", "folder"]
+    """How objects get there: C-STORE, STOW-RS or files in a folder."""
     host: str = ""
+    """c-store: address of the PACS."""
     port: int = Field(default=104, ge=1, le=65535)
+    """c-store: port of the PACS."""
     ae_title: str = ""
+    """c-store: AE title of the PACS."""
     url: str = ""
-    """DICOMweb base URL; `/studies` is added."""
+    """stow-rs: DICOMweb base URL; `/studies` is added."""
     username: str = ""
+    """stow-rs: user name for HTTP basic authentication; empty: none."""
     password_file: Path | None = None
+    """stow-rs: file that holds the password and nothing else."""
     path: Path | None = None
+    """folder: where the files go."""
     objects: tuple[Literal["SEG", "SR"], ...] = ("SEG", "SR")
+    """Kinds of objects that this destination gets."""
     timeout_s: float = Field(default=60.0, gt=0)
+    """Seconds to wait for an answer."""
     give_up_days: float = Field(default=14.0, gt=0)
+    """Days after which a delivery that keeps failing is given up and the job is FAILED."""
 
     @model_validator(mode="after")
     def _complete(self) -> "DestinationSettings":

@@ -27,11 +27,16 @@ from worker.cli.output import (
 _REASON_WIDTH = 70
 
 
+def missing_catalogue(settings: Settings) -> bool:
+    """Whether there is no catalogue yet; looking at it must not make one."""
+    url = settings.catalogue_url
+    return url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file()
+
+
 @contextmanager
 def opened(settings: Settings) -> Iterator[Catalogue]:
     """The catalogue as it is; raises CatalogueUnavailable, also where there is none yet."""
-    url = settings.catalogue_url
-    if url.startswith("sqlite:///") and not Path(url.removeprefix("sqlite:///")).is_file():
+    if missing_catalogue(settings):
         raise CatalogueUnavailable(
             f"There is no catalogue in {settings.node.data} yet.", remedy="`segnode run` makes it."
         )

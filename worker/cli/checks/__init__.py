@@ -1,0 +1,1 @@
+"""What `segnode check` looks at: each check takes the settings and gives findings, and changes nothing."""

@@ -1,0 +1,49 @@
+"""Whether a model package works on this machine: its acceptance case, run for real."""
+
+import time
+from dataclasses import dataclass
+
+from models.cleanup import clean_scores
+from models.metrics import dice
+from models.nifti import load_labels, load_volume
+from models.preparation import prepare, restore
+from models.registry import ModelPackage
+from models.windows import infer_windows, plan_windows
+from worker.engines.base import Engine
+from worker.errors import AcceptanceFailed
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A passed acceptance case: Dice of each label by its name, and the seconds it took."""
+
+    engine: str
+    precision: str
+    dice: dict[str, float]
+    seconds: float
+
+
+def run_acceptance(package: ModelPackage, engine: Engine) -> Accepted:
+    """Segments the package's acceptance case on the open engine and compares with its reference.
+
+    Raises AcceptanceFailed, naming the label that agrees least; EngineFailed; ModelsError for a case that
+    cannot be read.
+    """
+    manifest = package.manifest
+    start = time.perf_counter()
+    volume = load_volume(package.path(manifest.acceptance.volume))
+    reference = load_labels(package.path(manifest.acceptance.reference))
+    prepared = prepare([volume], manifest.input)
+    scores = infer_windows(prepared, plan_windows(prepared.geometry.shape, manifest.window), engine)
+    cleaned = clean_scores(scores, manifest.labels, prepared.geometry.voxel_ml)
+    found = restore(cleaned, prepared, manifest.segment_labels)
+    agreements = {label.name: dice(found.array, reference, label.number) for label in manifest.segment_labels}
+    worst = min(agreements, key=lambda name: agreements[name])
+    if agreements[worst] < manifest.acceptance.min_dice:
+        raise AcceptanceFailed(
+            f"{package.name} on {engine.kind} ({engine.precision}) reaches a Dice of {agreements[worst]:.3f} "
+            f"for {worst}; its acceptance case demands {manifest.acceptance.min_dice:.3f}.",
+            remedy="Pin another engine in [worker] engine, or install the package again.",
+            dice=agreements,
+        )
+    return Accepted(engine.kind, engine.precision, agreements, time.perf_counter() - start)
