@@ -1,6 +1,7 @@
 """Every engine against one contract, and against each other."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -120,6 +121,16 @@ def test_every_engine_takes_another_window_size(make, model):
         engine.warm_up(SIZE)
         strided = windows(1, (8, 16, 80))[..., ::5].astype(np.float64)
         assert engine.infer(strided).shape == (1, 3, 8, 16, 16)
+
+
+def test_threads_may_share_an_engine(make, model):
+    """SCOPE F1: two studies on one engine at a time get the scores each would get alone."""
+    batches = [windows(1) * share for share in np.linspace(0.1, 1, 8, dtype=np.float32)]
+    with make(model) as engine:
+        expected = [engine.infer(batch) for batch in batches]
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(engine.infer, batches * 3))
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected * 3, strict=True))
 
 
 def test_engines_agree(model):

@@ -1,5 +1,6 @@
 """What an inference engine owes."""
 
+import threading
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ class Engine(Protocol):
     def infer(self, batch: Float) -> Float:
         """Windows (n, channels, slices, rows, columns) to scores (n, classes, slices, rows, columns).
 
-        Raises EngineFailed, also for scores that are not finite.
+        Threads that share an engine take turns. Raises EngineFailed, also for scores that are not finite.
         """
 
     def close(self) -> None:
@@ -63,7 +64,7 @@ class Engine(Protocol):
 
 
 class EngineBase(ABC):
-    """The part that all engines share: timing, checking and the context manager."""
+    """The part that all engines share: one window at a time, timing, checking and the context manager."""
 
     kind = ""
     version = ""
@@ -75,6 +76,7 @@ class EngineBase(ABC):
         self.timings: dict[str, float] = {}
         self.passed_over: tuple[str, ...] = ()
         self.channels = 1
+        self._turn = threading.Lock()
 
     @abstractmethod
     def _load(self) -> None:
@@ -107,9 +109,10 @@ class EngineBase(ABC):
 
     def infer(self, batch: Float) -> Float:
         """See Engine."""
-        start = time.perf_counter()
-        scores = self._checked(np.ascontiguousarray(batch, np.float32))
-        self._count("infer", start)
+        with self._turn:
+            start = time.perf_counter()
+            scores = self._checked(np.ascontiguousarray(batch, np.float32))
+            self._count("infer", start)
         return scores
 
     def _checked(self, batch: Float) -> Float:
