@@ -1,5 +1,6 @@
 """`segnode push`."""
 
+import sys
 from pathlib import Path
 
 import click
@@ -22,7 +23,7 @@ def push(context: click.Context, folder: Path, to: str, calling_ae: str, as_json
     from dicom_node.logs import set_up_logging
 
     set_up_logging("push", "ERROR")
-    with click.progressbar(length=1, label="sending", file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(length=1, label="sending", file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
 
         def progress(done: int, total: int) -> None:
             bar.length = total
