@@ -156,6 +156,13 @@ def test_scores_that_are_no_numbers_fail_by_name(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [OpenVinoEngine, OnnxRuntimeEngine])
+def test_windows_the_network_cannot_take_fail_by_name(kind, model):
+    """SCOPE F8, F9: two channels for a network of one."""
+    with kind(model) as engine, pytest.raises(EngineFailed, match="failed"):
+        engine.infer(np.zeros((1, 2, *SIZE), np.float32))
+
+
+@pytest.mark.parametrize("kind", [OpenVinoEngine, OnnxRuntimeEngine])
 @pytest.mark.parametrize("content", [None, b"", b"not a network", b"\x08\x08" * 4000])
 def test_a_damaged_network_is_refused_by_name(kind, content, tmp_path):
     """SCOPE I7: a missing, empty or damaged file is EngineUnavailable, naming the file."""

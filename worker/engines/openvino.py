@@ -71,13 +71,13 @@ class OpenVinoEngine(EngineBase):
     def _run(self, batch: Float) -> NDArray[Any]:
         if self._model is None:
             raise EngineFailed("OpenVINO is not open.", engine=self.kind)
-        if self._shape != (1, *batch.shape[1:]):
-            self._compile((batch.shape[2], batch.shape[3], batch.shape[4]))
         try:
+            if self._shape != (1, *batch.shape[1:]):
+                self._compile((batch.shape[2], batch.shape[3], batch.shape[4]))
             return np.concatenate(
                 [self._request.infer([window[None]], share_inputs=True)[0] for window in batch]
             )
-        except RuntimeError as error:
+        except (RuntimeError, EngineUnavailable) as error:
             raise EngineFailed(f"OpenVINO failed: {_first_line(error)}.", engine=self.kind) from error
 
     def close(self) -> None:
