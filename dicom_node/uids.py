@@ -7,7 +7,7 @@ _ROOT = "2.25."
 
 
 def result_uid(kind: str, *parts: str) -> str:
-    """A UID that depends on `kind` and `parts` alone: 2.25.<128 bits of their SHA-256>, at most 44 characters.
+    """A UID that depends on `kind` and `parts` alone: 2.25.<128 bits of their SHA-256>.
 
     Parts are separated, so ("a", "bc") and ("ab", "c") differ.
     """

@@ -1,0 +1,1 @@
+"""Segmentations and structured reports, written and read back before they may leave."""
