@@ -21,7 +21,8 @@ class Body:
 
     `size` scales the trunk (1.0: an adult of 1.70 m), `fat_mm` is the thickness under the skin, `breath` the
     depth of inspiration (0.7 shallow .. 1.15 deep), `contrast_hu` the enhancement of blood, `lesions` the
-    number of nodules, `prone` puts table and gravity at the patient's front.
+    number of nodules, `effusion_mm` the depth of fluid beside one lung, which is not labelled as lung. `prone`
+    puts table and gravity at the patient's front.
     """
 
     seed: int = 0
@@ -30,6 +31,7 @@ class Body:
     breath: float = 1.0
     contrast_hu: float = 0.0
     lesions: int = 2
+    effusion_mm: float = 0.0
     arms: Literal["up", "down"] = "up"
     table: Literal["curved", "flat", "none"] = "curved"
     table_tilt_deg: float = 0.0

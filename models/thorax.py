@@ -46,7 +46,7 @@ class Thorax:
         self.heart_half = (54.0 * b.size * vary(0.25), 44.0 * b.size * vary(0.2), 58.0 * vary(0.15))
         self.spine_y, self.spine_r = self.deep - 20.0 * vary(0.2), 19.0 * b.size * vary(0.1)
         self.narrow = float(rng.uniform(3.0, 9.0))
-        self.lung_hu = float(rng.uniform(-890.0, -760.0)) + 90.0 * (1.0 - b.breath)
+        self.lung_hu = float(rng.uniform(-945.0, -750.0)) + 90.0 * (1.0 - b.breath)
         self.blood = BLOOD + b.contrast_hu
         self.air_tree = airways((2.0, 10.0), self.carina, self.apex + 120.0, 8.5 * b.size * vary(0.15))
         self.vessels = {
@@ -55,6 +55,7 @@ class Thorax:
         self.waves = rng.uniform(0.0, 6.28, 6)
         self.bowel = self._bowel(rng)
         self.lesions = self._lesions(rng)
+        self.wet_side = int(rng.choice([-1, 1]))
         self.wrap = float(rng.uniform(0.0, 1.0))
         self._ribs: tuple[int, Plane] | None = None
 
@@ -263,7 +264,12 @@ class Thorax:
         x, y = canvas.x[box[1]], canvas.y[box[0]]
         if not x.size or not y.size:
             return
-        part = canvas.cover(self.lung_distance(x, y, z, side))
+        distance = self.lung_distance(x, y, z, side)
+        if self.body.effusion_mm > 0.0 and side == self.wet_side:
+            canvas.blend(box, canvas.cover(distance), 12.0)
+            down = -y if self.body.prone else y
+            distance = np.maximum(distance, (down - 0.95 * self.deep + self.body.effusion_mm)[:, None])
+        part = canvas.cover(distance)
         covered[box] = part
         w = self.waves
         gravity = (-1.0 if self.body.prone else 1.0) * 0.35 * y[:, None]

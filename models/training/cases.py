@@ -44,6 +44,7 @@ def random_spec(rng: np.random.Generator, without_lung: bool = False) -> Phantom
         breath=float(rng.uniform(0.7, 1.15)),
         contrast_hu=contrast,
         lesions=int(rng.integers(0, 6)),
+        effusion_mm=float(rng.uniform(10.0, 60.0)) if rng.random() < 0.15 else 0.0,
         arms="up" if rng.random() < 0.5 else "down",
         table=("curved", "flat", "none")[int(rng.choice(3, p=[0.5, 0.3, 0.2]))],
         table_tilt_deg=float(rng.uniform(-6.0, 6.0)) if rng.random() < 0.2 else 0.0,

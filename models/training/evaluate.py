@@ -3,6 +3,9 @@
 Everything runs through the preparation, windows and clean-up that serve.
 """
 
+import argparse
+import json
+import tomllib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,7 +23,8 @@ from models.metrics import Agreement, agreement
 from models.phantom import thorax_phantom
 from models.preparation import prepare, restore
 from models.training.cases import random_spec, real_labels
-from models.training.recipe import Recipe
+from models.training.loop import load
+from models.training.recipe import Recipe, read_recipe
 from models.training.sources import read_volume
 from models.volume import Geometry, Volume
 from models.windows import infer_windows, plan_windows
@@ -142,3 +146,27 @@ def _part(
     affine[:3, :3] = affine[:3, :3] * step
     array = np.ascontiguousarray(volume.array[cuts])
     return Volume(array, Geometry(array.shape, affine)), np.ascontiguousarray(labels[cuts])
+
+
+def main() -> None:
+    """The command: prints a table and writes JSON."""
+    parser = argparse.ArgumentParser(prog="python -m models.training.evaluate", description=__doc__)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("--labels", type=Path, required=True, help="a model.toml that lists the labels")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the real volumes")
+    parser.add_argument("--output", type=Path, required=True, help="JSON file with every figure")
+    arguments = parser.parse_args()
+    recipe = read_recipe(arguments.recipe)
+    labels = [LabelEntry(**entry) for entry in tomllib.loads(arguments.labels.read_text())["labels"]]
+    segmenter = Segmenter(load(arguments.checkpoint).network, recipe.input, recipe.window, labels)
+    results = on_phantoms(segmenter, recipe.data.test_phantoms, recipe.seed + 1)
+    results += on_real(segmenter, recipe, arguments.data)
+    for result in results:
+        dice = " ".join(f"{entry.dice:.3f} ({entry.found_ml:.0f} mL)" for entry in result.labels)
+        print(f"{result.name}: Dice {dice}; where there is none {result.false_ml:.1f} mL")  # noqa: T201
+    arguments.output.write_text(json.dumps([result.plain() for result in results], indent=1))
+
+
+if __name__ == "__main__":
+    main()
