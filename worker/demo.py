@@ -23,8 +23,8 @@ from dicom_node.delivery.push import push_folder
 from dicom_node.phantom_series import write_ct_series
 from dicom_node.reading import read_series
 from dicom_node.records import Job, JobState, StoredInstance
+from dicom_node.segmentation_reader import read_segmentation
 from dicom_node.settings import Settings, load_settings
-from dicom_node.writing import read_segmentation
 from models.labels import LabelMap
 from models.measurements import measure
 from models.phantom import PhantomSpec, thorax_phantom

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dicom_node.reading import SourceSeries
 from dicom_node.records import ResultObject
-from dicom_node.writing import ResultContext, write_results
+from dicom_node.writing.results import ResultContext, write_results
 from models.cleanup import clean_scores
 from models.labels import LabelMap, Measurement
 from models.measurements import measure
@@ -30,7 +30,7 @@ class Order:
     """What is asked of the pipeline: a model on an open engine, and where the objects go.
 
     `content_digest` identifies the content of the series; `content_time` is written into the objects, so
-    that the same order again gives the same bytes.
+    that the same order again gives the same bytes. `node` is the name of the installation.
     """
 
     package: ModelPackage
@@ -38,6 +38,7 @@ class Order:
     content_digest: str
     content_time: datetime
     folder: Path
+    node: str = "segnode"
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ def segment(source: SourceSeries, order: Order, step: Step) -> Segmentation:
             software_version=SOFTWARE_VERSION,
             content_digest=order.content_digest,
             completed_at=order.content_time,
+            node_name=order.node,
         )
         objects = write_results(source, label_map, measurements, context, order.folder)
     return Segmentation(label_map, measurements, objects)

@@ -18,6 +18,9 @@ REFUSED_S = 900.0
 """Least wait after a refusal that will not change by itself: somebody has to change the PACS first."""
 
 
+_PASSING = (OSError, MemoryError, EngineFailed, EngineUnavailable)
+
+
 @dataclass(frozen=True)
 class Verdict:
     """What becomes of a job: an event and, for POSTPONED, the wait."""
@@ -36,7 +39,7 @@ def after_failure(error: BaseException, postponements: int) -> Verdict:
     reason = error.reason() if isinstance(error, SegnodeError) else _unexpected(error)
     if isinstance(error, NotAVolume):
         return Verdict(JobEvent.SKIPPED, reason)
-    passing = isinstance(error, OSError | MemoryError | EngineFailed | EngineUnavailable)
+    passing = any(isinstance(item, _PASSING) for item in (error, error.__cause__))
     if not passing or postponements >= len(POSTPONE_S):
         return Verdict(JobEvent.FAILED, reason)
     return Verdict(JobEvent.POSTPONED, reason, timedelta(seconds=POSTPONE_S[postponements]))

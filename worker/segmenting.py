@@ -90,6 +90,7 @@ def _with_model(
         content_digest=job.content_digest,
         content_time=job.completed_at or job.created_at,
         folder=parts.settings.results / folder,
+        node=parts.settings.node.name,
     )
     result = segment(source, order, step)
     summary = f"{name}: {summary_of(result.measurements)}"
