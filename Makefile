@@ -10,6 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LOCKED := pyproject.toml constraints.txt
+DATA ?= ../shared/data
 TORCH := torch==2.13.0
 
 # What the wire, journey and fault tests drive for real.
@@ -25,7 +26,7 @@ demo: $(VENV)/.base ## the main job on this machine: CT in, SEG and SR out, over
 	$(BIN)/segnode demo --output demo-output
 
 test: $(VENV)/.full programs lint ## every check and every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not soak"
 
 lint: $(VENV)/.full ## style, types and import rules
 	$(BIN)/ruff check .
@@ -44,7 +45,7 @@ soak: $(VENV)/.full programs ## hundreds of kills at every stage
 	$(BIN)/python -m pytest -m soak --timeout=0 tests/faults
 
 train-ct-lungs: $(VENV)/.full ## trains the shipped model package anew
-	$(BIN)/python -m models.training models/recipes/ct-lungs.toml
+	$(BIN)/python -m models.training models/recipes/ct-lungs.toml --data $(DATA) --output training-output
 
 lock: ## refreshes constraints.txt: newest versions that pyproject.toml allows, from a clean environment
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
