@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Plane = NDArray[np.float32]
+Blob = tuple[tuple[float, float, float], tuple[float, float, float], float]
+"""An ellipsoid: centre and half axes in mm, HU."""
 AIR, LUNG, FAT, MUSCLE, BLOOD, BONE = -1000.0, -850.0, -100.0, 50.0, 42.0, 420.0
 
 
@@ -21,8 +23,8 @@ class Body:
 
     `size` scales the trunk (1.0: an adult of 1.70 m), `fat_mm` is the thickness under the skin, `breath` the
     depth of inspiration (0.7 shallow .. 1.15 deep), `contrast_hu` the enhancement of blood, `lesions` the
-    number of nodules, `effusion_mm` the depth of fluid beside one lung, which is not labelled as lung. `prone`
-    puts table and gravity at the patient's front.
+    number of nodules, `effusion_mm` the depth of fluid beside one lung, which is no lung. `prone` puts
+    table and gravity at the patient's front.
     """
 
     seed: int = 0
@@ -160,3 +162,19 @@ def airways(root: tuple[float, float], carina: float, top: float, radius: float)
         np.array([p for p, _, _ in points]), np.array([q for _, q, _ in points]),
         np.array([r for _, _, r in points]),
     )  # fmt: skip
+
+
+def blobs(
+    rng: np.random.Generator,
+    count: int,
+    box: tuple[tuple[float, float], ...],
+    radius: tuple[float, float],
+    values: tuple[float, ...],
+) -> list[Blob]:
+    """Ellipsoids at random places of `box` (x, y, z limits in mm) with one of `values` in HU each."""
+    made: list[Blob] = []
+    for _ in range(count):
+        x, y, z = (float(rng.uniform(low, high)) for low, high in box)
+        a, b, c = (float(v) for v in rng.uniform(*radius) * rng.uniform(0.75, 1.3, 3))
+        made.append(((x, y, z), (a, b, c), float(rng.choice(values))))
+    return made

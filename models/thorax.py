@@ -15,11 +15,10 @@ from models.anatomy import (
     Plane,
     Tubes,
     airways,
+    blobs,
     oval,
     vessel_tree,
 )
-
-Blob = tuple[tuple[float, float, float], tuple[float, float, float], float]
 
 
 @dataclass(eq=False)
@@ -53,39 +52,19 @@ class Thorax:
             side: vessel_tree(rng, (side * 34.0 * b.size, 10.0, self.carina - 28.0)) for side in (-1, 1)
         }
         self.waves = rng.uniform(0.0, 6.28, 6)
-        self.bowel = self._bowel(rng)
-        self.lesions = self._lesions(rng)
+        wide, deep = self.wide, self.deep
+        self.bowel = blobs(
+            rng, 34,
+            ((-0.75 * wide, 0.75 * wide), (-0.75 * deep, 0.3 * deep), (self.base - 380.0, self.base - 40.0)),
+            (11.0, 30.0), (AIR, -960.0, 15.0, -300.0),
+        )  # fmt: skip
+        self.nodules = blobs(
+            rng, b.lesions, ((-0.8 * wide, 0.8 * wide), (-0.5 * deep, 0.6 * deep), (-80.0, 90.0)),
+            (4.0, 16.0), (30.0, 45.0, -450.0, -650.0),
+        )  # fmt: skip
         self.wet_side = int(rng.choice([-1, 1]))
         self.wrap = float(rng.uniform(0.0, 1.0))
         self._ribs: tuple[int, Plane] | None = None
-
-    def _bowel(self, rng: np.random.Generator) -> list[Blob]:
-        """Loops with gas, fluid or both, below the domes."""
-        blobs: list[Blob] = []
-        for _ in range(34):
-            centre = (
-                float(rng.uniform(-0.75, 0.75) * self.wide),
-                float(rng.uniform(-0.75, 0.3) * self.deep),
-                self.base - float(rng.uniform(40.0, 380.0)),
-            )
-            half = tuple(float(v) for v in rng.uniform(11.0, 30.0, 3))
-            blobs.append(
-                (centre, (half[0], half[1], half[2]), float(rng.choice([AIR, -960.0, 15.0, -300.0])))
-            )
-        return blobs
-
-    def _lesions(self, rng: np.random.Generator) -> list[Blob]:
-        """Nodules and hazy areas inside the lungs."""
-        blobs: list[Blob] = []
-        for _ in range(self.body.lesions):
-            side, radius = float(rng.choice([-1.0, 1.0])), float(rng.uniform(4.0, 16.0))
-            centre = (
-                side * float(rng.uniform(0.35, 0.85)) * self.wide,
-                float(rng.uniform(-0.5, 0.6)) * self.deep,
-                float(rng.uniform(-0.3, 0.35)) * self.height,
-            )
-            blobs.append((centre, (radius, radius, radius), float(rng.choice([30.0, 45.0, -450.0, -650.0]))))
-        return blobs
 
     def level(self, z: float) -> float:
         """0 at the lowest point of the lungs, 1 at the apex."""
@@ -278,7 +257,7 @@ class Thorax:
         inside = Canvas(x, y, canvas.edge)
         inside.hu = (self.lung_hu + gravity + 22.0 * slow + 14.0 * fine).astype(np.float32)
         self.vessels[side].paint(inside, inside.hu, z, self.blood - 10.0)
-        for centre, half, value in self.lesions:
+        for centre, half, value in self.nodules:
             inside.ellipsoid(z, centre, half, value)
         canvas.blend(box, part, inside.hu)
 

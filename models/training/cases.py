@@ -35,7 +35,10 @@ def prepared_case(name: str, volume: Volume, labels: NDArray[np.uint8], spec: In
 
 
 def random_spec(rng: np.random.Generator, without_lung: bool = False) -> PhantomSpec:
-    """A patient and a protocol: coverage, field of view, thickness, kernel, noise, position, arms, couch."""
+    """A patient and a protocol: coverage, field of view, thickness, kernel, noise, position, arms, couch.
+
+    Without lung it is the abdomen, the head, or the thighs, some of these in a field of view for one limb.
+    """
     contrast = float(rng.uniform(80.0, 380.0)) if rng.random() < 0.5 else 0.0
     body = Body(
         seed=int(rng.integers(1 << 31)),
@@ -58,13 +61,16 @@ def random_spec(rng: np.random.Generator, without_lung: bool = False) -> Phantom
         centre, extent = float(rng.normal(0.0, 70.0)), float(rng.uniform(80.0, 420.0))
     step = float(rng.choice([1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 7.0, 8.0, 10.0]))
     view = float(rng.uniform(290.0, 500.0)) if rng.random() < 0.8 else float(rng.uniform(170.0, 290.0))
+    aside = 0.0
+    if centre == -640.0 and rng.random() < 0.6:
+        view, aside = float(rng.uniform(130.0, 220.0)), float(rng.choice([-88.0, 88.0]))
     pixel = float(rng.uniform(1.6, 2.6))
     pixels = int(view / pixel)
     return PhantomSpec(
         shape=(max(int(extent / step), 6), pixels, pixels),
         spacing_mm=(step, pixel, pixel),
         thickness_mm=step * float(rng.choice([0.6, 1.0, 1.0, 1.4])),
-        centre_mm=(float(rng.normal(0.0, 12.0)), 10.0 + float(rng.normal(0.0, 15.0)), centre),
+        centre_mm=(aside + float(rng.normal(0.0, 12.0)), 10.0 + float(rng.normal(0.0, 15.0)), centre),
         body=body,
         position=("HFS", "FFS", "HFP", "FFP")[int(rng.choice(4, p=[0.55, 0.2, 0.15, 0.1]))],
         noise_hu=float(rng.uniform(3.0, 60.0)),
