@@ -29,6 +29,7 @@ MAXIMUM = CodedConcept("56851009", "SCT", "Maximum")
 
 PRESENCE = CodedConcept("121052", "DCM", "Presence of property")
 ABSENT = CodedConcept("121054", "DCM", "Absent")
+EVALUATIONS = CodedConcept("C0034375", "UMLS", "Qualitative Evaluations")
 QUALITY = CodedConcept("QC01", SCHEME, "Plausibility of the segment")
 VOLUME_IMPLAUSIBLE = CodedConcept("QC02", SCHEME, "Volume outside the range expected of the whole structure")
 COVERAGE_INCOMPLETE = CodedConcept("QC03", SCHEME, "Structure reaches the edge of the image, may be cut off")

@@ -25,8 +25,11 @@ def build_report(
     context: ResultContext,
     cut_off: frozenset[int] = frozenset(),
 ) -> tid.Comprehensive3DSR:
-    """The report: a volumetric group (TID 1411) per label found, one that says "absent" (TID 1501) per other.
+    """The report: a volumetric group (TID 1411) per label found, and which labels were not found.
 
+    A label not found has a group of its own (TID 1501) where nothing was found, as a report needs a group,
+    else an entry under Qualitative Evaluations: a common validator takes every group of a report for a
+    volumetric one as soon as one of them is.
     `segmentation` has the labels found as segments 1, 2, 3 ... in the order of `measurements`; None if there
     is none. `cut_off` are the numbers of labels that reach the first or last slice.
     """
@@ -36,7 +39,9 @@ def build_report(
     if segmentation is not None:
         for number, measurement in enumerate(found, start=1):
             groups.append(_found(number, measurement, images[0], segmentation, context, cut_off))
-    groups += [_absent(m.label, study, context) for m in measurements if not m.voxels]
+    absent = [m.label for m in measurements if not m.voxels]
+    if not groups:
+        groups += [_absent(label, study, context) for label in absent]
     report = tid.MeasurementReport(
         observation_context=_observer(context),
         procedure_reported=our.PROCEDURES.get(images[0].Modality, our.PROCEDURES["CT"]),
@@ -46,6 +51,8 @@ def build_report(
             tid.CodedConcept("en-US", "RFC5646", "English (United States)")
         ),
     )
+    if found and absent:
+        report[0].ContentSequence.append(_others_absent(absent, context))
     for remark in context.remarks:
         comment = tid.TextContentItem(codes.DCM.Comment, remark, tid.RelationshipTypeValues.CONTAINS)
         report[0].ContentSequence.append(comment)
@@ -164,3 +171,16 @@ def _absent(label: Label, study: str, context: ResultContext) -> tid.Measurement
         algorithm_id=_algorithm(context),
         qualitative_evaluations=[tid.QualitativeEvaluation(our.PRESENCE, our.ABSENT)],
     )
+
+
+def _others_absent(labels: Sequence[Label], context: ResultContext) -> tid.ContainerContentItem:
+    """Qualitative Evaluations (TID 1500 row 12): each of these structures is absent."""
+    container = tid.ContainerContentItem(
+        our.EVALUATIONS, relationship_type=tid.RelationshipTypeValues.CONTAINS
+    )
+    container.ContentSequence = tid.ContentSequence()
+    for label in labels:
+        item = tid.CodeContentItem(our.PRESENCE, our.ABSENT, tid.RelationshipTypeValues.CONTAINS)
+        item.ContentSequence = tid.ContentSequence(_place(label, context)[1])
+        container.ContentSequence.append(item)
+    return container
