@@ -5,6 +5,7 @@ import os
 import stat
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from dicom_node.errors import CatalogueUnavailable
 from dicom_node.settings import DestinationSettings, Settings
@@ -104,12 +105,16 @@ def destinations(settings: Settings) -> Iterator[Finding]:
 def _troubles(item: DestinationSettings, settings: Settings) -> Iterator[tuple[Level, str, str]]:
     if not item.objects:
         yield Level.WARNING, "It gets no object at all.", 'Set objects = ["SEG", "SR"] or remove it.'
-    if item.kind == "folder" and item.path and not os.access(existing(item.path), os.W_OK | os.X_OK):
+    if item.kind == "folder" and item.path and not _takes_files(existing(item.path)):
         yield Level.ERROR, f"{existing(item.path)} may not be written.", "Name another path, or give access."
     if item.kind == "c-store" and _loopback(item.host) and item.port == settings.listener.port:
         yield Level.ERROR, "It is this node itself.", "Set host and port of the PACS."
     if item.kind == "stow-rs":
         yield from _credentials(item)
+
+
+def _takes_files(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
 
 
 def _credentials(item: DestinationSettings) -> Iterator[tuple[Level, str, str]]:
