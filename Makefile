@@ -79,10 +79,12 @@ $(VENV)/bin/python:
 	    || { rm -rf $(VENV); echo "No virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 
 $(VENV)/.base: $(LOCKED) | $(VENV)/bin/python
-	$(PIP) -c constraints.txt -e .
+	@echo "Installing segnode into $(VENV); this takes a minute or two."
+	@$(PIP) -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/.full: $(LOCKED) | $(VENV)/bin/python
-	$(PIP) -c constraints.txt $(TORCH)
-	$(PIP) -c constraints.txt -e '.[dev,train,postgres]'
+	@echo "Installing segnode with everything for its tests into $(VENV); this takes some minutes."
+	@$(PIP) -c constraints.txt $(TORCH)
+	@$(PIP) -c constraints.txt -e '.[dev,train,postgres]'
 	@touch $(VENV)/.base $@
