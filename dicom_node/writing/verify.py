@@ -136,14 +136,17 @@ def _compare_corners(
 def _compare_voxels(
     seg: Dataset, frames: Sequence[_Frame], label_map: LabelMap, found: Sequence[Measurement]
 ) -> list[tuple[int, NDArray[np.float64]]]:
-    """Voxel count and sum of frame corners and in-plane indices, per segment; raises at a differing voxel."""
+    """Per segment the voxel count and the sums over its voxels of row index, column index and frame corner.
+
+    Raises at the first frame with a voxel that differs.
+    """
     data = np.frombuffer(seg.PixelData, np.uint8)
     pixels = seg.Rows * seg.Columns
     if len(data) * 8 < pixels * len(frames):
         raise VerificationFailed(f"{len(frames)} frames do not fit into {len(data)} bytes.")
     count = np.zeros(len(found), np.int64)
-    # sums over the voxels of a segment: row index, column index, frame origin x, y, z
-    sums = np.zeros((len(found), 5))
+    depth = np.zeros((len(found), seg.Rows, seg.Columns), np.uint16)
+    origins = np.zeros((len(found), 3))
     for number, frame in enumerate(frames):
         first = number * pixels
         bits = np.unpackbits(data[first // 8 : (first + pixels + 7) // 8], bitorder="little")
@@ -151,15 +154,13 @@ def _compare_voxels(
         wanted = label_map.array[frame.index] == found[frame.segment - 1].label.number
         if not np.array_equal(mask.view(bool), wanted):
             raise VerificationFailed(f"Segment {frame.segment} differs in slice {frame.index}.")
-        per_row = np.count_nonzero(mask, axis=1)
-        voxels = int(per_row.sum())
+        voxels = np.count_nonzero(mask.view(bool))
         count[frame.segment - 1] += voxels
-        sums[frame.segment - 1] += (
-            per_row @ np.arange(seg.Rows),
-            np.count_nonzero(mask, axis=0) @ np.arange(seg.Columns),
-            *(frame.corner * voxels),
-        )
-    return [(int(n), s) for n, s in zip(count, sums, strict=True)]
+        depth[frame.segment - 1] += mask
+        origins[frame.segment - 1] += frame.corner * voxels
+    rows = depth.sum(axis=2) @ np.arange(seg.Rows)
+    columns = depth.sum(axis=1) @ np.arange(seg.Columns)
+    return [(int(n), np.array([r, c, *o])) for n, r, c, o in zip(count, rows, columns, origins, strict=True)]
 
 
 def _compare_segment(
