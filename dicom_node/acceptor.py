@@ -44,7 +44,7 @@ class Acceptor(socketserver.ThreadingTCPServer):
 
     def start(self) -> None:
         """Accepts from now on, in a thread of its own."""
-        self._thread = threading.Thread(target=self.serve_forever, name="acceptor", daemon=True)
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.1,), name="acceptor", daemon=True)
         self._thread.start()
 
     def stop(self, within: float = 5.0) -> None:

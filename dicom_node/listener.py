@@ -34,6 +34,8 @@ _LOG = logging.getLogger(__name__)
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _NOT_STORABLE = ("1.2.840.10008.1.2.4.204", "1.2.840.10008.1.2.4.205", "1.2.840.10008.1.2.7")
 """Pixel data by reference (JPIP) and live video: their pixels would not come with the object."""
+_RECENT = ("1.2.840.10008.1.2.8.1", *(f"1.2.840.10008.1.2.4.{number}" for number in (110, 111, 112)))
+"""Deflated Image Frame and JPEG XL, which pydicom does not list yet."""
 
 
 @cache
@@ -45,7 +47,7 @@ def supported_contexts() -> dict[str, PresentationContext]:
     first = (ExplicitVRLittleEndian, ImplicitVRLittleEndian)
     others = [uid for uid in AllTransferSyntaxes if uid not in first and not uid.startswith(_NOT_STORABLE)]
     contexts = {
-        str(item.abstract_syntax): build_context(str(item.abstract_syntax), [*first, *others])
+        str(item.abstract_syntax): build_context(str(item.abstract_syntax), [*first, *others, *_RECENT])
         for item in AllStoragePresentationContexts
     }
     return {str(Verification): build_context(Verification, list(first))} | contexts

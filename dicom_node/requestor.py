@@ -6,7 +6,7 @@ Every wait has an end: a PACS that stops reading or answering costs `timeout`, t
 import socket
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
@@ -16,6 +16,7 @@ from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node.commands import C_ECHO_RQ, C_STORE_RQ, Answer, Command
 from dicom_node.errors import AssociationBroken, DestinationRefused, DestinationUnreachable, NotParseable
+from dicom_node.slices import parse_header, text
 from dicom_node.spool import FileMeta, read_meta
 from dicom_node.upper_layer import (
     APPLICATION_CONTEXT,
@@ -236,13 +237,25 @@ _REJECTIONS = {
 
 
 def files_in(folder: Path) -> tuple[list[DicomFile], list[tuple[Path, str]]]:
-    """Every DICOM file below the folder in the order of names, and what cannot be sent with its reason."""
+    """Every DICOM file below the folder in the order of names, and what cannot be sent with its reason.
+
+    A request names the UIDs of the data set; where they cannot be read, those of the file meta information.
+    """
     found, skipped = [], []
     for path in sorted(item for item in folder.rglob("*") if item.is_file()):
         try:
-            found.append(DicomFile.at(path))
+            found.append(_named_by_data_set(DicomFile.at(path)))
         except NotParseable as error:
             skipped.append((path, error.sentence))
         except OSError as error:
             skipped.append((path, f"The file cannot be read: {error.strerror}."))
     return found, skipped
+
+
+def _named_by_data_set(file: DicomFile) -> DicomFile:
+    try:
+        dataset = parse_header(file.path)
+    except NotParseable:  # sent all the same: whether to take it is the peer's decision
+        return file
+    uids = text(dataset, "SOPClassUID") or file.meta.sop_class_uid, text(dataset, "SOPInstanceUID")
+    return replace(file, meta=FileMeta(file.meta.transfer_syntax_uid, *uids))

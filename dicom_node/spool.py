@@ -76,6 +76,7 @@ class Incoming:
         self._hash = hashlib.sha256()
         self._header = meta.encoded()
         self._size = 0
+        self._committed = False
         with _disk_errors():
             self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o640)
         try:
@@ -127,6 +128,7 @@ class Incoming:
             except FileExistsError:  # sent again, though not recorded or damaged: the fresh bytes win
                 self.path.replace(target)
             sync_folder(target.parent)
+        self._committed = True
         return stored
 
     def settle(self) -> None:
@@ -136,8 +138,11 @@ class Incoming:
             self.path.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Leaves nothing behind."""
-        self.settle()
+        """Leaves nothing behind; after `commit`, all that the next start needs to record the object."""
+        if self._committed:
+            self._close()
+        else:
+            self.settle()
 
     def quarantine(self) -> str:
         """Moves the file, whatever it holds, into the quarantine folder; returns its name there."""

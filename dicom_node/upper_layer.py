@@ -34,7 +34,9 @@ _HEADER = struct.Struct(">BBL")
 _DATA_VALUE = struct.Struct(">LBB")
 
 # What pynetdicom's decoders raise on bytes that are no A-ASSOCIATE-RQ.
-_UNDECODABLE = (ValueError, TypeError, LookupError, AttributeError, struct.error, NotImplementedError)
+_UNDECODABLE = (
+    ValueError, TypeError, LookupError, AttributeError, AssertionError, NotImplementedError, struct.error,
+)  # fmt: skip
 
 
 def abort_pdu(reason: int) -> bytes:
@@ -108,8 +110,8 @@ class PduStream:
         """After our last PDU: waits a moment for the peer to close first, so that it reads that PDU."""
         deadline = time.monotonic() + within
         try:
-            while (left := deadline - time.monotonic()) > 0:
-                self._socket.settimeout(left)
+            for _ in range(16):  # a peer that goes on talking instead is cut off
+                self._socket.settimeout(max(deadline - time.monotonic(), 0.001))
                 if not self._socket.recv_into(self._view):
                     return
         except OSError:

@@ -134,11 +134,13 @@ class StowDeliverer:
 
 
 def _frame(objects: tuple[ResultObject, ...], boundary: str) -> list[bytes]:
-    """What stands before each object, and after the last (RFC 2046 section 5.1)."""
+    """What stands before each object, and after the last (RFC 2046 section 5.1).
+
+    The media type goes without its optional transfer-syntax parameter: Orthanc's plugin drops such parts.
+    """
     between = f"\r\n--{boundary}"
-    media_type = f"{between}\r\nContent-Type: application/dicom; transfer-syntax="
-    parts = [f"{media_type}{item.transfer_syntax_uid}\r\n\r\n" for item in objects]
-    return [part.encode() for part in (*parts, f"{between}--\r\n")]
+    part = f"{between}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    return [part] * len(objects) + [f"{between}--\r\n".encode()]
 
 
 def _body(objects: tuple[ResultObject, ...], folder: Path, boundary: str) -> Iterator[bytes]:
