@@ -16,11 +16,15 @@ log = logging.getLogger(__name__)
 
 
 class Intake:
-    """Looks at every series that is being received and turns the whole ones into READY jobs."""
+    """Looks at every series that is being received and turns the whole ones into READY jobs.
+
+    Make it when the listener starts: silence before that is no evidence, since nobody listened.
+    """
 
     def __init__(self, settings: CompletionSettings, catalogue: Catalogue) -> None:
         self._settings = settings
         self._catalogue = catalogue
+        self._listening_since = datetime.now(UTC)
         self._verdicts: dict[int, tuple[datetime, bool]] = {}
 
     def tick(self, now: datetime | None = None) -> list[Job]:
@@ -30,7 +34,7 @@ class Intake:
         waiting: set[int] = set()
         for job, last_instance_at in self._catalogue.jobs.receiving():
             waiting.add(job.id)
-            evidence = self._evidence(job, last_instance_at, now - last_instance_at)
+            evidence = self._evidence(job, last_instance_at, now)
             completed = evidence and self._catalogue.jobs.complete(job, last_instance_at, evidence)
             if completed:
                 done.append(completed)
@@ -38,13 +42,13 @@ class Intake:
         self._verdicts = {key: value for key, value in self._verdicts.items() if key in waiting}
         return done
 
-    def _evidence(self, job: Job, last_instance_at: datetime, silence: timedelta) -> str:
+    def _evidence(self, job: Job, last_instance_at: datetime, now: datetime) -> str:
         """The evidence that the series is whole; empty while there is none."""
-        if silence < timedelta(seconds=self._settings.grace_s):
+        if now - last_instance_at < timedelta(seconds=self._settings.grace_s):
             return ""
         if self._released_and_contiguous(job, last_instance_at):
             return f"release and contiguous slices, {self._settings.grace_s:g} s grace"
-        if silence >= timedelta(seconds=self._settings.quiet_s):
+        if now - max(last_instance_at, self._listening_since) >= timedelta(seconds=self._settings.quiet_s):
             return f"quiet for {self._settings.quiet_s:g} s"
         return ""
 

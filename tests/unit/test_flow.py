@@ -1,5 +1,6 @@
 """Completion, the broker and the reconciler, retries and routing."""
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -65,6 +66,16 @@ def test_without_that_evidence_only_the_quiet_period_completes(
     assert intake.tick(later(29)) == []
     (job,) = intake.tick(later(31))
     assert "quiet" in job.evidence
+
+
+def test_silence_counts_only_while_somebody_listens(send: Send, catalogue: Catalogue) -> None:
+    """SCOPE A3, I1: after a restart the sender has the quiet period to go on where it was cut off."""
+    send([0, 1], ending=AssociationEnding.LOST)
+    sent = datetime.now(UTC)
+    time.sleep(0.2)
+    restarted = Intake(CompletionSettings(grace_s=1, quiet_s=10), catalogue)
+    assert restarted.tick(sent + timedelta(seconds=10.1)) == []
+    assert restarted.tick(later(10.1))
 
 
 def test_a_gap_that_closes_in_a_second_association_completes(intake: Intake, send: Send) -> None:
