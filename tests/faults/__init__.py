@@ -1,0 +1,1 @@
+"""Faults on purpose: kills at every write, brokers wiped, disks full; and what must hold afterwards."""
