@@ -78,7 +78,7 @@ def work(settings: Settings, queue: str, stop: threading.Event | None = None) ->
     log.info("working", extra={"queue": queue, "owner": parts.owner})
     try:
         app.worker_main(
-            ["worker", *pool, f"--queues={queue}", f"--hostname={queue}-{os.getpid()}@%h",
+            ["--quiet", "worker", *pool, f"--queues={queue}", f"--hostname={queue}-{os.getpid()}@%h",
              "--loglevel=WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
         )  # fmt: skip
     finally:
