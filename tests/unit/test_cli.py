@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from dicom_node.records import (
     StoredInstance,
 )
 from dicom_node.settings import DestinationSettings, Settings, load_settings
+from models.registry import LIBRARY, MANIFEST
 from worker.cli import main
 from worker.cli.checks.configured import ae_titles, broker, destinations, exposure
 from worker.cli.checks.findings import Level
@@ -372,3 +374,55 @@ def test_password_files_are_looked_at(config: Path, tmp_path: Path) -> None:
     secret.unlink()
     (finding,) = destinations(load_settings(config))
     assert finding.level is Level.ERROR
+
+
+@pytest.fixture
+def copied(config: Path, tmp_path: Path) -> Path:
+    """A copy of the shipped model under another name, in a configured folder."""
+    folder = tmp_path / "packages" / "copy"
+    shutil.copytree(LIBRARY / "ct-lungs", folder)
+    manifest = folder / MANIFEST
+    manifest.write_text(manifest.read_text().replace('name = "ct-lungs"', 'name = "copy"', 1))
+    config.write_text('[models]\nfolders = ["packages"]\n')
+    return folder
+
+
+def test_models_are_listed_and_shown(copied: Path, segnode: Callable[..., Result]) -> None:
+    """SCOPE I7: shipped and own packages, which of them runs, and what each is for."""
+    listed = {
+        item["name"]: item["enabled"] for item in json.loads(segnode("models", "list", "--json").stdout)
+    }
+    assert listed == {"copy": "no", "ct-lungs": "yes"}
+    shown = segnode("models", "show", "copy").stdout
+    for expected in ("Not for clinical use", "39607008, SCT", str(copied)):
+        assert expected in shown
+    unknown = segnode("models", "show", "nothing")
+    assert unknown.exit_code == 1
+    assert unknown.stderr.startswith("ModelUnknown: ")
+
+
+def test_models_verify_runs_the_acceptance_case(copied: Path, segnode: Callable[..., Result]) -> None:
+    """SCOPE I7: digests, then the acceptance case on each engine of this machine."""
+    result = segnode("models", "verify", "copy", "--json")
+    assert result.exit_code == 0, result.output
+    checks = {check["what"]: check for check in json.loads(result.stdout)["checks"]}
+    for what in ("files", "openvino", "onnxruntime"):
+        assert checks[what]["result"] == "ok", checks[what]
+    demanded = (manifest := copied / MANIFEST).read_text()
+    manifest.write_text(re.sub(r"min_dice = [0-9.]+", "min_dice = 0.9999", demanded))
+    refused = segnode("models", "verify", "copy")
+    assert refused.exit_code == 4
+    assert "AcceptanceFailed" in refused.stdout
+
+
+def test_models_verify_finds_a_damaged_file(copied: Path, segnode: Callable[..., Result]) -> None:
+    """SCOPE I7: one changed byte is found, and nothing of the package is run."""
+    network = copied / "model.onnx"
+    data = bytearray(network.read_bytes())
+    data[len(data) // 2] ^= 1
+    network.write_bytes(data)
+    result = segnode("models", "verify", "copy", "--json")
+    assert result.exit_code == 4
+    (check,) = json.loads(result.stdout)["checks"]
+    assert check["result"] == "FAILED"
+    assert "model.onnx of copy differs" in check["says"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -26,7 +26,7 @@ class _Check:
 
     model: str
     what: str
-    passed: bool
+    result: Literal["ok", "absent", "FAILED"]
     says: str
 
 
@@ -133,36 +133,29 @@ def verify_models(options: Global, names: Sequence[str], as_json: bool) -> None:
     settings = options.settings()
     registry = Registry(settings.models.folders)
     packages = [registry.get(name) for name in names or registry.names()]
-    done: list[_Check] = []
-    good = True
-    for package in packages:
-        checks, passed = _verify(registry, package, settings.worker.threads)
-        done += checks
-        good = good and passed
+    done = [check for package in packages for check in _verify(registry, package, settings.worker.threads)]
+    runs = {check.model for check in done if check.result == "ok" and check.what != "files"}
+    good = len(runs) == len(packages) and all(check.result != "FAILED" for check in done)
     if as_json:
         print_json({"verified": good, "checks": done})
     else:
-        print_table(
-            ("model", "what", "result", "says"),
-            [(check.model, check.what, "ok" if check.passed else "FAILED", check.says) for check in done],
-        )
+        columns = ("model", "what", "result", "says")
+        print_table(columns, [[getattr(check, name) for name in columns] for check in done])
     if not good:
         raise click.exceptions.Exit(Exit.INCOMPLETE)
 
 
-def _verify(registry: Registry, package: ModelPackage, threads: int) -> tuple[list[_Check], bool]:
+def _verify(registry: Registry, package: ModelPackage, threads: int) -> list[_Check]:
     try:
         registry.verify(package)
     except ModelsError as error:
-        return [_Check(package.name, "files", False, error.reason())], False
-    checks = [_Check(package.name, "files", True, f"{len(package.manifest.files)} files as in the manifest")]
-    trials = [_trial(package, kind, threads) for kind in package.manifest.engine.allowed]
-    accepted = any(check.passed for check, _ in trials)
-    return checks + [check for check, _ in trials], accepted and not any(fatal for _, fatal in trials)
+        return [_Check(package.name, "files", "FAILED", error.reason())]
+    whole = _Check(package.name, "files", "ok", f"{len(package.manifest.files)} files as in the manifest")
+    return [whole, *(_trial(package, kind, threads) for kind in package.manifest.engine.allowed)]
 
 
-def _trial(package: ModelPackage, kind: str, threads: int) -> tuple[_Check, bool]:
-    """The acceptance case on one engine, and whether a failure condemns the package."""
+def _trial(package: ModelPackage, kind: str, threads: int) -> _Check:
+    """The acceptance case on one engine; an engine that this machine lacks condemns nothing."""
     from worker.commissioning import run_acceptance
     from worker.engines.choose import open_engine
     from worker.errors import EngineUnavailable
@@ -170,13 +163,13 @@ def _trial(package: ModelPackage, kind: str, threads: int) -> tuple[_Check, bool
     try:
         engine = open_engine(package, kind, threads)
     except EngineUnavailable as error:
-        return _Check(package.name, kind, False, error.sentence), False
+        return _Check(package.name, kind, "absent", error.sentence)
     try:
         result = run_acceptance(package, engine)
     except SegnodeError as error:
-        return _Check(package.name, kind, False, error.reason()), True
+        return _Check(package.name, kind, "FAILED", error.reason())
     finally:
         engine.close()
     worst = min(result.dice.values())
     says = f"accepted: Dice at least {worst:.3f}, {result.precision}, {result.seconds:.1f} s"
-    return _Check(package.name, kind, True, says), False
+    return _Check(package.name, kind, "ok", says)
