@@ -26,7 +26,7 @@ demo: $(VENV)/.base ## the main job on this machine: CT in, SEG and SR out, over
 	$(BIN)/segnode demo --output demo-output
 
 test: $(VENV)/.full programs lint ## every check and every test
-	$(BIN)/python -m pytest -m "not soak"
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/.full ## style, types and import rules
 	$(BIN)/ruff check .
