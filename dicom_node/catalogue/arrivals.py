@@ -1,16 +1,15 @@
 """What came in: associations, instances, refusals. The real `records.Ledger`."""
 
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, insert, or_, select, update
+from sqlalchemy import Row, and_, insert, select, update
 
 from dicom_node.catalogue.database import Database
-from dicom_node.catalogue.schema import associations, instances, job_instances, jobs, refusals, transitions
+from dicom_node.catalogue.recording import Recorder
+from dicom_node.catalogue.schema import associations, instances, job_instances, refusals
 from dicom_node.records import (
     AssociationEnding,
-    JobState,
     Peer,
     SliceHeader,
     StoredInstance,
@@ -26,6 +25,7 @@ class Arrivals:
     def __init__(self, database: Database, listener: str = "listener") -> None:
         self._database = database
         self._listener = listener
+        self._recorder = Recorder(database)
 
     def close_lost(self) -> int:
         """Closes what an earlier process of this name left open; how many there were."""
@@ -66,7 +66,7 @@ class Arrivals:
         current one, and the series is received anew.
         """
         with self._database.write() as connection:
-            _record(connection, self._database, instance)
+            self._recorder.record(connection, instance)
 
     def known(self, sop_instance_uid: str, digest: str) -> bool:
         """Whether exactly this content is recorded and current."""
@@ -147,74 +147,6 @@ def current_of(study: str, series: str) -> Any:
         instances.c.series_instance_uid == series,
         instances.c.study_instance_uid == study,
         instances.c.current,
-    )
-
-
-def _record(connection: Connection, database: Database, instance: StoredInstance) -> None:
-    row = asdict(instance) | {"header": asdict(instance.header)}
-    added = connection.execute(database.insert_once(instances).values(**row, current=True)).rowcount
-    same = and_(
-        instances.c.series_instance_uid == instance.series_instance_uid,
-        instances.c.study_instance_uid == instance.study_instance_uid,
-        instances.c.sop_instance_uid == instance.sop_instance_uid,
-    )
-    if not added:
-        current = connection.scalar(
-            select(instances.c.current).where(same, instances.c.digest == instance.digest)
-        )
-        if current:
-            return
-    replaced = connection.execute(
-        update(instances)
-        .where(same, or_(instances.c.current, instances.c.digest == instance.digest))
-        .values(current=instances.c.digest == instance.digest)
-    ).rowcount
-    _receiving(connection, instance, replaced=replaced > 1)
-
-
-def _receiving(connection: Connection, instance: StoredInstance, *, replaced: bool) -> None:
-    """Counts the instance on the series' open job, which is made where there is none."""
-    series = and_(
-        jobs.c.series_instance_uid == instance.series_instance_uid,
-        jobs.c.study_instance_uid == instance.study_instance_uid,
-    )
-    now = datetime.now(UTC)
-    open_job = connection.scalar(select(jobs.c.id).where(series, jobs.c.state == JobState.RECEIVING))
-    if open_job is None:
-        revision = len(list(connection.scalars(select(jobs.c.id).where(series)))) + 1
-        open_job = connection.execute(
-            insert(jobs).values(
-                study_instance_uid=instance.study_instance_uid,
-                series_instance_uid=instance.series_instance_uid,
-                revision=revision,
-                state=JobState.RECEIVING,
-                created_at=now,
-                last_instance_at=now,
-                updated_at=now,
-                instances=1,
-            )
-        ).inserted_primary_key[0]  # type: ignore[index]
-        reason = "" if revision == 1 else "instances arrived after the last revision"
-        note(connection, open_job, "received", JobState.RECEIVING, reason)
-    else:
-        connection.execute(
-            update(jobs)
-            .where(jobs.c.id == open_job)
-            .values(last_instance_at=now, instances=jobs.c.instances + (0 if replaced else 1))
-        )
-    if replaced:
-        sentence = (
-            f"SOP Instance UID {instance.sop_instance_uid} came again with other content; the newer counts"
-        )
-        note(connection, open_job, "replaced", JobState.RECEIVING, sentence)
-
-
-def note(connection: Connection, job_id: int, event: str, state: str, reason: str) -> None:
-    """Writes one line of a job's history."""
-    connection.execute(
-        insert(transitions).values(
-            job_id=job_id, at=datetime.now(UTC), event=event, state=state, reason=reason
-        )
     )
 
 

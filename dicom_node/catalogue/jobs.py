@@ -7,8 +7,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select, update
 
-from dicom_node.catalogue.arrivals import current_of, note
+from dicom_node.catalogue.arrivals import current_of
 from dicom_node.catalogue.database import Database
+from dicom_node.catalogue.recording import note
 from dicom_node.catalogue.schema import instances, job_instances, jobs, outbox, results, steps, transitions
 from dicom_node.content import content_digest
 from dicom_node.errors import JobUnknown, LeaseLost
