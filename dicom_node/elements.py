@@ -12,12 +12,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pydicom.config
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.tag import BaseTag
 
 from dicom_node.errors import NotParseable
+
+# Its warnings quote values, and so patients, in logs; what we use is checked where it is used.
+pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
 MAX_DEPTH = 12
 MAX_ELEMENTS = 400_000
