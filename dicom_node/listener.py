@@ -194,9 +194,10 @@ class _Arriving:
         """Checks the object, stores and records it; after this it is safe."""
         try:
             instance = self._checked()
-            if not (
-                self._ledger.known(instance.sop_instance_uid, instance.digest) and self._incoming.is_stored()
-            ):
+            again = self._incoming.is_stored() and self._ledger.known(
+                instance.sop_instance_uid, instance.digest
+            )
+            if not again:
                 self._incoming.commit()
                 self._ledger.record(instance)
         except NotParseable as refusal:
@@ -208,7 +209,7 @@ class _Arriving:
         self._incoming.settle()
 
     def discard(self) -> None:
-        """Nothing stays behind."""
+        """Nothing stays behind but what is stored and not yet recorded."""
         self._incoming.discard()
 
     def _checked(self) -> StoredInstance:

@@ -48,6 +48,9 @@ def run(name: str, *arguments: str, timeout: float = 120) -> subprocess.Complete
 class Peer:
     """A server process; `with` starts it, waits for its port, and ends it."""
 
+    program = ""
+    ae_title = ""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.port = free_port()
@@ -107,6 +110,7 @@ class Peer:
 class Storescp(Peer):
     """DCMTK's storage SCP; files lie in `received`."""
 
+    program = "storescp"
     ae_title = "STORESCP"
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -116,13 +120,14 @@ class Storescp(Peer):
 
     def command(self) -> list[str]:
         self.received.mkdir(parents=True, exist_ok=True)
-        return [find_program("storescp") or "storescp", "-aet", self.ae_title, "-od", str(self.received),
+        return [find_program(self.program) or self.program, "-aet", self.ae_title, "-od", str(self.received),
                 *self._options, str(self.port)]  # fmt: skip
 
 
 class Orthanc(Peer):
     """Orthanc with DICOMweb: a PACS by C-STORE at `port` and by STOW-RS at `dicomweb`."""
 
+    program = "Orthanc"
     ae_title = "ORTHANC"
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -157,7 +162,7 @@ class Orthanc(Peer):
         } | self._settings
         file = self.folder / "orthanc.json"
         file.write_text(json.dumps(settings))
-        return [find_program("Orthanc") or "Orthanc", str(file)]
+        return [find_program(self.program) or self.program, str(file)]
 
     def start(self) -> None:
         super().start()
@@ -184,12 +189,14 @@ class Orthanc(Peer):
 class Redis(Peer):
     """redis-server with an append-only file; `url` for Celery."""
 
+    program = "redis-server"
+
     @property
     def url(self) -> str:
         """The broker's URL."""
         return f"redis://127.0.0.1:{self.port}/0"
 
     def command(self) -> list[str]:
-        program = find_program("redis-server") or "redis-server"
+        program = find_program(self.program) or self.program
         return [program, "--bind", "127.0.0.1", "--port", str(self.port),
                 "--dir", str(self.folder), "--save", "", "--appendonly", "yes"]  # fmt: skip
