@@ -1,12 +1,12 @@
 """The broker: it carries a job's number to a worker and nothing else, and may lose it.
 
-Two queues, `segment` and `deliver`, each with one task. The default broker needs no server: kombu's
-filesystem transport over a folder. Redis by URL. Whatever a broker loses, the reconciler submits again.
+Two queues, `segment` and `deliver`, each with one task. The default broker is a folder
+(`dicom_node.folder_broker`) and needs no server. Redis by URL. Whatever a broker
+loses, the reconciler submits again.
 """
 
 import os
 from collections import deque
-from pathlib import Path
 from typing import Any, Protocol
 
 from celery import Celery
@@ -14,6 +14,7 @@ from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
 from dicom_node.errors import QueueUnavailable
+from dicom_node.folder_broker import install as install_folder_broker
 from dicom_node.settings import Settings
 
 TASKS = {"segment": "segnode.segment", "deliver": "segnode.deliver"}
@@ -74,6 +75,7 @@ class MemoryQueue:
 
 def make_app(settings: Settings) -> Celery:
     """The Celery application of this node: JSON, late acknowledgement, one message at a time."""
+    install_folder_broker()
     app = Celery("segnode", broker=settings.broker_url)
     app.conf.update(
         task_serializer="json",
@@ -108,17 +110,4 @@ def _transport_options(settings: Settings) -> dict[str, Any]:
             "interval_start": 0,
             "interval_step": 0.1,
         }
-    folder = settings.node.data / "broker"
-    for name in ("messages", "control"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    return {
-        "data_folder_in": os.fspath(folder / "messages"),
-        "data_folder_out": os.fspath(folder / "messages"),
-        "control_folder": folder / "control",
-        "polling_interval": 0.05,
-    }
-
-
-def broker_folder(settings: Settings) -> Path | None:
-    """Folder of the filesystem broker, None where another broker is configured."""
-    return settings.node.data / "broker" if settings.broker_url == "filesystem://" else None
+    return {"folder": os.fspath(settings.node.data / "broker"), "polling_interval": 0.05}

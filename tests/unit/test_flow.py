@@ -1,9 +1,13 @@
 """Completion, the broker and the reconciler, retries and routing."""
 
+import base64
+import os
+import shutil
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from queue import Empty
 
 import pytest
 
@@ -112,6 +116,26 @@ def test_a_queue_knows_whether_it_is_empty(queue: JobQueue) -> None:
     queue.submit(7, "segment")
     assert not queue.empty("segment")
     assert queue.empty("deliver")
+
+
+def test_the_folder_broker_survives_what_kills_leave_behind(tmp_path: Path) -> None:
+    """SCOPE I1: a half-written message stops nobody, and goes; the folder may vanish at any time."""
+    queue = CeleryQueue(make_app(Settings.model_validate({"node": {"data": tmp_path}})))
+    assert queue.empty("segment")
+    queue.submit(7, "segment")
+    shutil.rmtree(tmp_path / "broker")
+    assert queue.empty("segment")
+    queue.submit(8, "segment")
+    abandoned = tmp_path / "broker" / "00000000000000000001-x.segment.msg"
+    abandoned.touch()
+    with queue._app.connection_for_read() as connection:
+        channel = connection.default_channel
+        assert b"8" in base64.b64decode(channel._get("segment")["body"])
+        assert abandoned.exists()  # its writer may be about to write
+        os.utime(abandoned, (0, 0))
+        with pytest.raises(Empty):
+            channel._get("segment")
+    assert not list((tmp_path / "broker").iterdir())
 
 
 def test_a_broker_that_is_away_is_a_named_error() -> None:
