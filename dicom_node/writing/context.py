@@ -96,6 +96,9 @@ class ResultContext:
             setattr(result, time, f"{when:%H%M%S.%f}")
         if "TimezoneOffsetFromUTC" in image:
             result.TimezoneOffsetFromUTC = image.TimezoneOffsetFromUTC
+        name = str(image.PatientName)
+        if name.count("^") == 1:
+            result.add_new("PatientName", "PN", name.removesuffix("^"))  # a new element: the old is shared
         result.ContributingEquipmentSequence = [self._equipment()]
         if requests:
             result.RequestAttributesSequence = requests

@@ -106,6 +106,9 @@ def _slice(dataset: Dataset, frame_of_reference: str) -> Dataset:
         setattr(image, keyword, _valid(dataset, keyword) or "")
     if image.PatientSex not in _SEXES:
         image.PatientSex = ""
+    name = str(image.PatientName)
+    if name and "^" not in name:  # highdicom's warning about such a name would quote it
+        image.PatientName = f"{name}^"
     return image
 
 

@@ -443,6 +443,19 @@ def test_text_of_another_character_set(tmp_path: Path) -> None:
         assert str(dataset.PatientName) == "Müller^Jörg"
 
 
+def test_a_name_without_caret_stays_private(tmp_path: Path) -> None:
+    """SCOPE I9, CONFORMANCE A18: such a name is copied as it is and no warning quotes it."""
+
+    def change(number: int, dataset: Dataset) -> Dataset:
+        dataset.PatientName = "Nobody"
+        return dataset
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        written = _written(tmp_path, change)
+    assert [str(written.open(kind).PatientName) for kind in ("SEG", "SR")] == ["Nobody", "Nobody"]
+
+
 def test_another_grid_is_a_mistake_of_the_caller(written: Written, tmp_path: Path) -> None:
     """SCOPE G1: the label map must lie on the source grid."""
     other = two_blocks(geometry((12, 30, 41), 3.0))
