@@ -14,6 +14,8 @@ from dicom_node.settings import CompletionSettings
 
 log = logging.getLogger(__name__)
 
+_CLEAN = frozenset({AssociationEnding.RELEASED, AssociationEnding.LOST})
+
 
 class Intake:
     """Looks at every series that is being received and turns the whole ones into READY jobs.
@@ -54,9 +56,9 @@ class Intake:
 
     def _released_and_contiguous(self, job: Job, last_instance_at: datetime) -> bool:
         series = job.study_instance_uid, job.series_instance_uid
-        if any(
-            ending != AssociationEnding.RELEASED for ending in self._catalogue.arrivals.open_endings(*series)
-        ):
+        endings = self._catalogue.arrivals.endings(*series)
+        # where this node died in the middle (LOST), the sender's later release says that it has sent the rest
+        if not endings or endings[-1] != AssociationEnding.RELEASED or not _CLEAN.issuperset(endings):
             return False
         known = self._verdicts.get(job.id)
         if known is None or known[0] != last_instance_at:

@@ -112,15 +112,17 @@ class Arrivals:
                 )
             )
 
-    def open_endings(self, job_study: str, job_series: str) -> list[str | None]:
-        """How each association that brought current instances of the series ended (None: still open)."""
+    def endings(self, job_study: str, job_series: str) -> list[str | None]:
+        """How each association that brought current instances of the series ended (None: still open),
+        in the order in which they were opened."""
         with self._database.read() as connection:
             return list(
                 connection.scalars(
                     select(associations.c.ending)
-                    .distinct()
                     .join(instances, instances.c.association_id == associations.c.id)
                     .where(current_of(job_study, job_series))
+                    .group_by(associations.c.id, associations.c.ending)
+                    .order_by(associations.c.id)
                 )
             )
 

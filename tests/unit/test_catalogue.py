@@ -253,9 +253,9 @@ def test_without_a_destination_the_job_is_done(catalogue: Catalogue, ready_job: 
 def test_associations_of_a_dead_listener_count_as_lost(catalogue: Catalogue, send: Send) -> None:
     """SCOPE A3: what a killed listener left open is no clean release."""
     send([0, 1, 2], ending=None)
-    assert catalogue.arrivals.open_endings("1.2", "1.2.3") == [None]
+    assert catalogue.arrivals.endings("1.2", "1.2.3") == [None]
     assert catalogue.arrivals.close_lost() == 1
-    assert catalogue.arrivals.open_endings("1.2", "1.2.3") == [AssociationEnding.LOST]
+    assert catalogue.arrivals.endings("1.2", "1.2.3") == [AssociationEnding.LOST]
 
 
 def test_unknown_jobs_and_impossible_transitions_are_refused(

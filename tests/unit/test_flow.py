@@ -82,6 +82,15 @@ def test_silence_counts_only_while_somebody_listens(send: Send, catalogue: Catal
     assert restarted.tick(later(10.1))
 
 
+def test_a_sender_that_goes_on_after_our_death_and_releases_is_evidence(intake: Intake, send: Send) -> None:
+    """SCOPE A3, I1: no quiet period after a restart of the listener, unless the sender stays away."""
+    send([0, 1, 2], ending=AssociationEnding.LOST)
+    assert intake.tick(later(5)) == []
+    send([3, 4])
+    (job,) = intake.tick(later(5))
+    assert (job.instances, "release" in job.evidence) == (5, True)
+
+
 def test_a_gap_that_closes_in_a_second_association_completes(intake: Intake, send: Send) -> None:
     """SCOPE A3: slices out of order over two associations."""
     send([0, 1, 3])
