@@ -1,7 +1,8 @@
 """How fast objects come in: our listener, DCMTK storescp and Orthanc, the same files from the same dcmsend.
 
 Both peers run with TCP_NODELAY=1. Timed from dcmsend's first C-STORE request to its last response. Ours
-answers after fsync and ledger row; Orthanc syncs its files but not its database; storescp syncs nothing.
+answers after fsync and ledger row, and so does "pynetdicom", its own association server before our spool and
+catalogue; Orthanc syncs its files but not its database; storescp syncs nothing.
 "disk" is the temporary folder, "memory" is /dev/shm, where no fsync costs anything. "floor" writes the same
 bytes with fsync of file and folder and does nothing else.
 """
@@ -24,10 +25,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pynetdicom import AE, _config, evt
 
 from dicom_node.catalogue.store import Catalogue
 from dicom_node.delivery.push import push_folder
-from dicom_node.listener import NodeListener
+from dicom_node.listener import NodeListener, instance_from, supported_contexts
 from dicom_node.requestor import files_in
 from dicom_node.settings import ListenerSettings
 from dicom_node.spool import FileMeta, Spool, read_meta
@@ -48,23 +50,24 @@ _STAMP = re.compile(
 class Segnode(Peer):
     """Our listener with the catalogue, in a process of its own."""
 
+    program = sys.executable
     ae_title = "SEGNODE"
+    how = "--serve"
 
     def command(self) -> list[str]:
-        return [
-            sys.executable,
-            "-m",
-            "tests.bench.ingest",
-            "--serve",
-            str(self.folder),
-            "--port",
-            str(self.port),
-        ]
+        place = [str(self.folder), "--port", str(self.port)]
+        return [self.program, "-m", "tests.bench.ingest", self.how, *place]
 
     def start(self) -> None:
         """Runs from the repository's root, so that the packages are found."""
         os.environ["PYTHONPATH"] = NODELAY["PYTHONPATH"] = str(Path(__file__).parents[2])
         super().start()
+
+
+class Pynetdicom(Segnode):
+    """The same spool and catalogue behind pynetdicom's own association server."""
+
+    how = "--serve-pynetdicom"
 
 
 class Forking(Storescp):
@@ -75,12 +78,31 @@ class Forking(Storescp):
 
 
 def serve(folder: Path, port: int) -> None:
-    """The listener until it is ended."""
+    """Our listener until it is ended."""
     catalogue = Catalogue(f"sqlite:///{folder / 'catalogue.db'}")
     spool = Spool(folder / "spool", folder / "quarantine")
     listener = NodeListener(ListenerSettings(port=port, min_free_gb=0), "SEGNODE", spool, catalogue.arrivals)
     listener.start()
     threading.Event().wait()
+
+
+def serve_pynetdicom(folder: Path, port: int) -> None:
+    """What the listener would be without an acceptor of its own: same durability, no limits on peers."""
+    catalogue = Catalogue(f"sqlite:///{folder / 'catalogue.db'}")
+    spool = Spool(folder / "spool", folder / "quarantine")
+
+    def store(event: evt.Event) -> int:
+        request = event.request
+        syntax, sop_class = str(event.context.transfer_syntax), str(request.AffectedSOPClassUID)
+        meta = FileMeta(syntax, sop_class, str(request.AffectedSOPInstanceUID))
+        stored = spool.store(meta, [event.encoded_dataset(include_meta=False)])
+        catalogue.arrivals.record(instance_from(spool.path(stored.path), stored, None))
+        return 0
+
+    _config.LOG_HANDLER_LEVEL = "none"
+    entity = AE("SEGNODE")
+    entity.supported_contexts = list(supported_contexts().values())
+    entity.start_server(("127.0.0.1", port), evt_handlers=[(evt.EVT_C_STORE, store)])
 
 
 def rows(slices: int = 300) -> list[dict[str, Any]]:
@@ -93,8 +115,9 @@ def rows(slices: int = 300) -> list[dict[str, Any]]:
         for number, folders in parts.items():
             with _folder(root) as folder:
                 found.append(_row("floor", place, number, _floor(folder, folders)))
-            for name, kind in (("segnode", Segnode), ("storescp", Forking), ("orthanc", Orthanc)):
-                if name != "segnode" and not find_program(kind.program):
+            for name, kind in _RECEIVERS:
+                if not find_program(kind.program):
+                    found.append({"receiver": f"{name} (absent)", "place": place, "associations": number})
                     continue
                 with _folder(root) as folder, kind(folder / "peer") as peer:
                     found.append(_row(name, place, number, _timed(peer, folders, folder)))
@@ -115,15 +138,21 @@ class Measured:
         return {"instances/s": self.files / self.seconds, "MB/s": self.size / self.seconds / 1e6}
 
 
+_RECEIVERS: tuple[tuple[str, type[Peer]], ...] = (
+    ("segnode", Segnode), ("pynetdicom", Pynetdicom), ("storescp", Forking), ("orthanc", Orthanc),
+)  # fmt: skip
+
+
 def _row(name: str, place: str, associations: int, measured: Measured) -> dict[str, Any]:
     cost = {"CPU ms/instance": measured.cpu / measured.files * 1e3}
     return {"receiver": name, "place": place, "associations": associations} | measured.figures() | cost
 
 
 def _with_ratios(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    speed = {(r["receiver"], r["place"], r["associations"]): r["instances/s"] for r in found}
-    for row in found:
-        for other in ("storescp", "orthanc", "floor"):
+    measured = [row for row in found if "instances/s" in row]
+    speed = {(r["receiver"], r["place"], r["associations"]): r["instances/s"] for r in measured}
+    for row in measured:
+        for other in ("storescp", "orthanc", "pynetdicom", "floor"):
             if reference := speed.get((other, row["place"], row["associations"])):
                 row[f"x {other}"] = row["instances/s"] / reference
     return found
@@ -258,10 +287,13 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--slices", type=int, default=300)
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--serve-pynetdicom", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.serve:
         serve(arguments.serve, arguments.port or free_port())
+    if arguments.serve_pynetdicom:
+        serve_pynetdicom(arguments.serve_pynetdicom, arguments.port or free_port())
     found = rows(arguments.slices)
     if arguments.json:
         print(json.dumps(found, indent=2))
