@@ -3,14 +3,12 @@
 import time
 from dataclasses import dataclass
 
-from models.cleanup import clean_scores
 from models.metrics import dice
 from models.nifti import load_labels, load_volume
-from models.preparation import prepare, restore
 from models.registry import ModelPackage
-from models.windows import infer_windows, plan_windows
 from worker.engines.base import Engine
 from worker.errors import AcceptanceFailed
+from worker.pipeline import Stopwatch, find_labels
 
 
 @dataclass(frozen=True)
@@ -33,10 +31,7 @@ def run_acceptance(package: ModelPackage, engine: Engine) -> Accepted:
     start = time.perf_counter()
     volume = load_volume(package.path(manifest.acceptance.volume))
     reference = load_labels(package.path(manifest.acceptance.reference))
-    prepared = prepare([volume], manifest.input)
-    scores = infer_windows(prepared, plan_windows(prepared.geometry.shape, manifest.window), engine)
-    cleaned = clean_scores(scores, manifest.labels, prepared.geometry.voxel_ml)
-    found = restore(cleaned, prepared, manifest.segment_labels)
+    found = find_labels(volume, package, engine, Stopwatch())
     agreements = {label.name: dice(found.array, reference, label.number) for label in manifest.segment_labels}
     worst = min(agreements, key=lambda name: agreements[name])
     if agreements[worst] < manifest.acceptance.min_dice:

@@ -27,12 +27,14 @@ from dicom_node.segmentation_reader import read_segmentation
 from dicom_node.settings import Settings, load_settings
 from models.labels import LabelMap
 from models.measurements import measure
-from models.phantom import PhantomSpec, thorax_phantom
+from models.metrics import dice
+from models.phantom import LEFT_LUNG, RIGHT_LUNG, PhantomSpec, thorax_phantom
 from models.picture import overlay_picture
 from worker.errors import StageFailed
 
 _START_S = 90.0
 _FINISH_S = 900.0
+_LEAST_DICE = 0.9
 
 
 @dataclass
@@ -42,16 +44,19 @@ class Demonstration:
     output: Path
     stages: dict[str, float] = field(default_factory=dict)
     jobs: list[dict[str, Any]] = field(default_factory=list)
+    agreement: dict[str, float] = field(default_factory=dict)
+    """With a phantom: Dice of each segment as received with what the phantom is made of."""
 
     def report(self) -> dict[str, Any]:
         """The summary as JSON shows it."""
-        return {"output": str(self.output), "seconds": self.stages, "jobs": self.jobs}
+        return {"output": str(self.output), "seconds": self.stages, "jobs": self.jobs, "dice": self.agreement}
 
     @property
     def passed(self) -> bool:
-        """Whether at least one series was segmented and every job ended well."""
+        """Whether a series was segmented, every job ended well, and a phantom's lungs were found."""
         states = [job["state"] for job in self.jobs]
-        return JobState.DONE in states and JobState.FAILED not in states
+        good = all(value >= _LEAST_DICE for value in self.agreement.values())
+        return JobState.DONE in states and JobState.FAILED not in states and good
 
 
 def demonstrate(source: Path | None, output: Path, tell: Callable[[str], None]) -> Demonstration:
@@ -63,16 +68,20 @@ def demonstrate(source: Path | None, output: Path, tell: Callable[[str], None]) 
     result = Demonstration(output)
     with tempfile.TemporaryDirectory(prefix="segnode-demo-") as scratch:
         folder = Path(scratch)
-        with _stage(result, "make the phantom" if source is None else "take the input", tell):
-            series = source or _phantom(folder / "phantom")
+        reference = None
+        if source is None:
+            with _stage(result, "make the phantom", tell):
+                source, reference = _phantom(folder / "phantom")
         with ReceivingArchive(folder / "archive") as archive:
             settings = _configure(folder, archive)
             with _node(folder, settings, result, tell) as port:
                 with _stage(result, "send by C-STORE", tell):
-                    push_folder(series, f"{settings.node.ae_title}@127.0.0.1:{port}")
+                    push_folder(source, f"{settings.node.ae_title}@127.0.0.1:{port}")
                 _follow(settings, result, tell)
             with _stage(result, "verify what arrived", tell):
                 _examine(settings, archive, result)
+                if reference is not None:
+                    result.agreement = _compared(output / "seg.dcm", reference)
     (output / "summary.json").write_text(json.dumps(result.report(), indent=2) + "\n", "utf-8")
     return result
 
@@ -85,10 +94,24 @@ def _stage(result: Demonstration, name: str, tell: Callable[[str], None]) -> Ite
     result.stages[name] = round(time.perf_counter() - start, 3)
 
 
-def _phantom(folder: Path) -> Path:
+def _phantom(folder: Path) -> tuple[Path, LabelMap]:
+    """A phantom series on disk, and its lungs as they are."""
     phantom = thorax_phantom(PhantomSpec(shape=(120, 512, 512), spacing_mm=(2.5, 0.74, 0.74)))
     write_ct_series(phantom.volume, folder)
-    return folder
+    return folder, LabelMap(phantom.labels, phantom.volume.geometry, ())
+
+
+def _compared(segmentation: Path, reference: LabelMap) -> dict[str, float]:
+    """Dice of each segment as received with the reference; 0 for lungs of which nothing arrived."""
+    names = {LEFT_LUNG: "Left lung", RIGHT_LUNG: "Right lung"}
+    if not segmentation.is_file():
+        return dict.fromkeys(names.values(), 0.0)
+    received = read_segmentation(segmentation, reference.geometry)
+    numbers = {label.name: label.number for label in received.labels}
+    return {
+        name: round(dice(received.array == numbers.get(name, -1), reference.array == number, 1), 4)
+        for number, name in names.items()
+    }
 
 
 def _configure(folder: Path, archive: ReceivingArchive) -> Settings:
@@ -227,9 +250,10 @@ def _draw(
         shutil.copy(archive.file(item), place / name)
         if name == "seg.dcm":
             label_map = read_segmentation(place / name, source.volume.geometry)
-    found = [item for item in measure(label_map, source.volume) if item.voxels]
+    measured = measure(label_map, source.volume)
+    found = [item for item in measured if item.voxels]
     title = [f"{item.label.name}: {item.volume_ml:.0f} mL" for item in found] or ["nothing found"]
-    overlay_picture(source.volume, label_map, title).save(place / "overlay.png")
+    overlay_picture(source.volume, label_map, title, measured).save(place / "overlay.png")
     return [
         {
             "name": item.label.name, "volume_ml": round(item.volume_ml, 2), "mean": round(item.mean, 1),

@@ -74,7 +74,9 @@ def segment_files(
     result = segment(source, order, step)
     with step("picture and NIfTI"):
         title = [f"{package.manifest.model.title} {package.manifest.model.version}", *_lines(result)]
-        overlay_picture(source.volume, result.label_map, title).save(output / "overlay.png")
+        overlay_picture(source.volume, result.label_map, title, result.measurements).save(
+            output / "overlay.png"
+        )
         save_nifti(result.label_map, output / "labels.nii.gz")
     report = _report(source, order, result, step)
     (output / "result.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")

@@ -16,6 +16,7 @@ from models.labels import LabelMap, Measurement
 from models.measurements import measure
 from models.preparation import prepare, restore
 from models.registry import ModelPackage
+from models.volume import Volume
 from models.windows import infer_windows, plan_windows
 from worker.engines.base import Engine
 
@@ -51,24 +52,16 @@ class Segmentation:
 
 
 def segment(source: SourceSeries, order: Order, step: Step) -> Segmentation:
-    """Steps 7 to 11 of the design: prepare, infer, restore, measure, write and verify.
+    """Steps 7 to 11 of the design: find the labels, measure them, write the objects and verify them.
 
     Raises what the steps raise: GeometryInvalid, EngineFailed, WritingFailed, VerificationFailed.
     """
-    manifest = order.package.manifest
-    with step("prepare"):
-        prepared = prepare([source.volume], manifest.input)
-    with step("infer"):
-        plan = plan_windows(prepared.geometry.shape, manifest.window)
-        scores = infer_windows(prepared, plan, order.engine)
-    with step("restore"):
-        cleaned = clean_scores(scores, manifest.labels, prepared.geometry.voxel_ml)
-        label_map = restore(cleaned, prepared, manifest.segment_labels)
+    label_map = find_labels(source.volume, order.package, order.engine, step)
     with step("measure"):
         measurements = measure(label_map, source.volume)
     with step("write and verify"):
         context = ResultContext(
-            manifest=manifest,
+            manifest=order.package.manifest,
             engine=order.engine.kind,
             engine_version=order.engine.version,
             precision=order.engine.precision,
@@ -79,6 +72,22 @@ def segment(source: SourceSeries, order: Order, step: Step) -> Segmentation:
         )
         objects = write_results(source, label_map, measurements, context, order.folder)
     return Segmentation(label_map, measurements, objects)
+
+
+def find_labels(volume: Volume, package: ModelPackage, engine: Engine, step: Step) -> LabelMap:
+    """Prepares the volume, runs the network over it, and brings the cleaned labels back onto its grid.
+
+    Raises GeometryInvalid, EngineFailed.
+    """
+    manifest = package.manifest
+    with step("prepare"):
+        prepared = prepare([volume], manifest.input)
+    with step("infer"):
+        plan = plan_windows(prepared.geometry.shape, manifest.window)
+        scores = infer_windows(prepared, plan, engine)
+    with step("restore"):
+        cleaned = clean_scores(scores, manifest.labels, prepared.geometry.voxel_ml)
+        return restore(cleaned, prepared, manifest.segment_labels)
 
 
 class Stopwatch:

@@ -63,6 +63,9 @@ def _print(report: dict[str, Any]) -> None:
             )
             click.echo()
             print_table(("step", "seconds"), list(job["steps"].items()))
+    if report["dice"]:
+        print_heading("Agreement with the phantom (Dice)")
+        print_fields(report["dice"])
     print_heading("Stages")
     print_table(("stage", "seconds"), list(report["seconds"].items()))
     click.echo(f"\nWritten to {report['output']}: overlay.png, seg.dcm, sr.dcm, summary.json")
