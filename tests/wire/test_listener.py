@@ -25,6 +25,7 @@ from dicom_node.requestor import DicomFile, RemoteEntity, StoreAssociation, file
 from dicom_node.settings import ListenerSettings
 from dicom_node.spool import FileMeta, Spool, read_meta
 from dicom_node.upper_layer import RELEASE_RQ_PDU, data_header, our_user_information
+from tests.bench.ingest import Segnode
 from tests.peers import Storescp, run, unpack
 from tests.wire.conftest import RunningListener
 
@@ -516,6 +517,31 @@ def test_an_object_without_end_is_cut_off(listening: Listening, good: DicomFile)
     assert eventually(lambda: endings(node) == [AssociationEnding.ABORTED])
     assert eventually(lambda: node.leftovers() == [])
     assert "larger than" in node.ledger.refusals[0].sentence
+
+
+def test_a_big_object_costs_no_memory(tmp_path: Path, chest: Path) -> None:
+    """SCOPE A1: 256 MB stream through a process that hardly grows, and lie in the spool whole."""
+    good = files_in(chest)[0][0]
+    header = data_of(good.path).partition(b"\xe0\x7f\x10\x00OW\x00\x00")[0]
+    big = tmp_path / "big.dcm"
+    with big.open("wb") as file:
+        file.write(good.meta.encoded() + header + b"\xe0\x7f\x10\x00OW\x00\x00" + struct.pack("<L", 1 << 28))
+        file.truncate(file.tell() + (1 << 28))
+    with Segnode(tmp_path / "node") as node:
+        with StoreAssociation(
+            RemoteEntity("127.0.0.1", node.port, "SEGNODE", "SCANNER"), [good.context]
+        ) as first:
+            assert first.store(good).status == 0
+            before = peak_memory(node.pid)
+            assert first.store(DicomFile.at(big)).status == 0
+        assert peak_memory(node.pid) - before < 20e6
+    assert any(f.stat().st_size > 1 << 28 for f in (tmp_path / "node" / "spool").rglob("*.dcm"))
+
+
+def peak_memory(pid: int) -> int:
+    """Resident bytes at their highest."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def test_half_open_and_trickling_peers_do_not_lock_the_node(listening: Listening, good: DicomFile) -> None:
