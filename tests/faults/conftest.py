@@ -1,7 +1,7 @@
 """The node under fault, and the table of kills at the end of a run."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,12 @@ def archive(tmp_path: Path) -> Iterator[ReceivingArchive]:
     """A PACS that never fails."""
     with ReceivingArchive(tmp_path / "pacs") as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def can_trace(program: Callable[[str], str]) -> None:
+    """strace, and the right to attach it to a process of one's own."""
+    program("strace")
 
 
 @pytest.fixture(scope="session")

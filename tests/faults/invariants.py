@@ -47,8 +47,15 @@ def check_results(node: RoleNode, archive: ReceivingArchive, patient: Patient) -
     assert job.content_digest == patient.content
     recorded = node.catalogue().jobs.results(job.id)
     assert [item.kind for item in recorded] == ["SEG", "SR"]
-    receipts = [receipt.sop_instance_uid for receipt in node.catalogue().deliveries.receipts(job.id)]
-    assert sorted(receipts) == sorted(item.sop_instance_uid for item in recorded)
+    receipts = [
+        (receipt.destination, receipt.sop_instance_uid)
+        for receipt in node.catalogue().deliveries.receipts(job.id)
+    ]
+    assert sorted(receipts) == sorted(
+        (destination.name, item.sop_instance_uid)
+        for destination in node.settings.destinations
+        for item in recorded
+    )
     received = [item for item in archive.instances() if item.study_instance_uid == patient.study]
     assert {item.sop_instance_uid for item in received} == {item.sop_instance_uid for item in recorded}
     for item in recorded:
@@ -95,7 +102,7 @@ def check_orphans(node: RoleNode, archive: ReceivingArchive) -> None:
     assert files_below(spool) == rows, "spool and rows differ"
     assert files_below(output) == objects, "result files and rows differ"
     assert waiting == 0, "outbox rows are left"
-    assert held == [], "deliveries are still leased"
+    assert held == 0, "deliveries are still leased"
     assert files_below(node.settings.quarantine) == set()
     assert files_below(node.folder / "tmp") == set(), "temporary files are left"
     arrived = archive.instances()

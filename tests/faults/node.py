@@ -79,8 +79,8 @@ class RoleNode(Node):
         self.log_file = folder / "node.log"
         self.processes: dict[str, Process] = {}
         self.deaths: list[tuple[str, int, float]] = []
-        self.prefix: dict[str, list[str]] = {}
-        """What the next start of a role runs under, for example strace."""
+        self.prefixes: dict[str, list[list[str]]] = {}
+        """What the next starts of a role run under, one after the other: strace."""
         self._keep = threading.Event()
         self._guard: threading.Thread | None = None
         self._opened: Catalogue | None = None
@@ -116,7 +116,8 @@ class RoleNode(Node):
         self.stop()
 
     def _spawn(self, role: str) -> None:
-        prefix = self.prefix.pop(role, [])
+        waiting = self.prefixes.get(role)
+        prefix = waiting.pop(0) if waiting else []
         with self.log_file.open("ab") as log:
             popen = subprocess.Popen(
                 [*prefix, *self.command(*ROLES[role])],

@@ -77,7 +77,7 @@ class Patient:
                 self.acknowledged[uid] = self.digests[uid]
 
 
-class Refused(Exception):  # noqa: N818
+class Refused(Exception):
     """The node answered something else than Success: the SOP Instance UID and the status."""
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SYSCALLS = (
-    "write", "writev", "pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "renameat", "renameat2", "link",
-    "linkat", "unlink", "unlinkat", "mkdir", "sendto", "sendmsg",
+    "write", "writev", "pwrite64", "fsync", "fdatasync", "ftruncate", "rename", "renameat", "renameat2",
+    "link", "linkat", "unlink", "unlinkat", "mkdir", "sendto", "sendmsg",
 )  # fmt: skip
 """Everything by which a role changes the disk or tells a peer; between two of them nothing happens."""
 
@@ -29,7 +29,7 @@ _PLACES = (
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """The `n`-th `syscall` that any one thread of the role makes; `place`: what it changed in the rehearsal."""
+    """The `n`-th `syscall` that any one thread of the role makes; `place`: what it touched in the rehearsal."""
 
     role: str
     place: str
@@ -90,6 +90,12 @@ def injection(point: Point | None) -> list[str]:
     return ["-e", f"inject={point.syscall}:signal=SIGKILL:when={point.n}"] if point else []
 
 
+def dying(point: Point, log: Path) -> list[str]:
+    """What a role is started under to die at the point, its start included."""
+    return ["strace", "-f", "--seccomp-bpf", "-y", "-s", "0", "-e", "signal=none", "-e", f"trace={_SET}",
+            "-o", str(log), *injection(point)]  # fmt: skip
+
+
 def points(role: str, calls: list[tuple[str, str, str]]) -> list[Point]:
     """Every place where the role can be killed, as a rehearsal passed them."""
     counts: dict[tuple[str, str], int] = defaultdict(int)
@@ -101,7 +107,7 @@ def points(role: str, calls: list[tuple[str, str, str]]) -> list[Point]:
 
 
 def spread(choices: list[Point], count: int) -> list[Point]:
-    """About `count` of them, evenly over places and syscalls, and within each over n: first, last, between."""
+    """At most `count`, evenly over places and syscalls, and within each over n: first, last, between."""
     groups: dict[tuple[str, str], list[Point]] = defaultdict(list)
     for point in choices:
         if point.place not in {"log", "other"}:
