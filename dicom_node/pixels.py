@@ -135,10 +135,10 @@ def _padding(dataset: Dataset) -> tuple[int, int] | None:
     if one is None:
         return None
     other = whole(dataset, "PixelPaddingRangeLimit")
-    ends = sorted((one, one if other is None else other))
-    if whole(dataset, "PixelRepresentation") != 1:
-        ends = [end & 0xFFFF for end in ends]
-    return ends[0], ends[1]
+    ends = [end & 0xFFFF for end in (one, one if other is None else other)]
+    if whole(dataset, "PixelRepresentation") == 1:
+        ends = [end - 0x10000 if end > 0x7FFF else end for end in ends]
+    return min(ends), max(ends)
 
 
 def _stored(source: PixelSource) -> Stored:

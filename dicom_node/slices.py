@@ -94,6 +94,9 @@ def find_series(
     for parent, _, names in sorted(os.walk(folder)):
         for name in sorted(names):
             path = Path(parent) / name
+            if not path.is_file():  # a pipe would never end
+                skipped(path, "not a file")
+                continue
             try:
                 uid = text(parse_header(path), "SeriesInstanceUID")
             except NotParseable as error:
@@ -135,7 +138,7 @@ def numbers(dataset: Dataset, keyword: str, count: int) -> tuple[float, ...] | N
 
 
 def whole(dataset: Dataset, keyword: str) -> int | None:
-    """One whole number (IS or US), or None."""
+    """One whole number (IS; US, without regard to a sign), or None."""
     tag = tag_for_keyword(keyword)
     if tag is None or tag not in dataset:
         return None
@@ -152,8 +155,11 @@ def whole(dataset: Dataset, keyword: str) -> int | None:
 
 
 _BINARY_NUMBERS = frozenset(
-    {"Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"}
-)
+    {
+        "Rows", "Columns", "SamplesPerPixel", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation",
+        "PixelPaddingValue", "PixelPaddingRangeLimit",
+    }
+)  # fmt: skip
 
 
 def _six(values: tuple[float, ...] | None) -> tuple[float, float, float, float, float, float] | None:

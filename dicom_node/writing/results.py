@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from highdicom._standard_utils import is_attribute_in_iod
 from pydicom.dataset import Dataset
+from pydicom.uid import SegmentationStorage
 
 from dicom_node.errors import WritingFailed
 from dicom_node.reading import SourceSeries
@@ -19,7 +21,12 @@ from dicom_node.writing.sr import build_report
 from dicom_node.writing.verify import verify_report, verify_segmentation
 from models.labels import LabelMap, Measurement
 
-__all__ = ["ResultContext", "write_results"]
+__all__ = ["ResultContext", "warm_up", "write_results"]
+
+
+def warm_up() -> None:
+    """Loads highdicom's tables of the standard (about half a second), so that no job waits for them."""
+    is_attribute_in_iod("PixelData", SegmentationStorage)
 
 
 def write_results(

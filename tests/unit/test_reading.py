@@ -11,6 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
 from dicom_node import errors
 from dicom_node.reading import (
@@ -22,6 +29,7 @@ from dicom_node.reading import (
     summarise,
 )
 from dicom_node.records import SliceHeader
+from dicom_node.slices import whole
 from tests.results import geometry, ramp, write_series
 
 Change = Callable[[int, Dataset], Dataset | None]
@@ -249,6 +257,30 @@ def test_overlay_bits_and_padding(tmp_path: Path) -> None:
     assert array.dtype == np.int16
     assert array[3, 0, 0] == -24
     assert array[2, 0, 1] == -1024
+
+
+@pytest.mark.parametrize(
+    "syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian, RLELossless]
+)
+def test_encodings_of_the_data_set(tmp_path: Path, syntax: UID) -> None:
+    """SCOPE A1, B1: implicit, big-endian, deflated and run-length encoded, with padding to be read right."""
+
+    def change(number: int, dataset: Dataset) -> Dataset:
+        dataset.add_new("PixelPaddingValue", "US", 0x0800)
+        if syntax == RLELossless:
+            dataset.compress(RLELossless, generate_instance_uid=False)
+            return dataset
+        if syntax == ExplicitVRBigEndian:
+            dataset.PixelData = np.frombuffer(dataset.PixelData, "<u2").astype(">u2").tobytes()
+        plain = Dataset(dataset)
+        plain.file_meta = dataset.file_meta
+        plain.file_meta.TransferSyntaxUID = syntax
+        return plain
+
+    source = read_series(write_series(tmp_path, change=change))
+    assert np.array_equal(source.volume.array, ramp(geometry()).array)
+    assert whole(source.datasets[0], "PixelPaddingValue") == 0x0800
+    assert contiguous(_headers(sorted(tmp_path.iterdir())))
 
 
 @pytest.mark.parametrize("keep", [0.2, 0.5, 0.9, 0.999])
