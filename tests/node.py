@@ -68,6 +68,12 @@ class Node:
                 time.sleep(0.05)
         raise RuntimeError(f"the node does not listen: {self.log()[-2000:]}")
 
+    @property
+    def pid(self) -> int:
+        """The supervisor, while it runs."""
+        assert self._process
+        return self._process.pid
+
     def log(self) -> str:
         """Every log line of every process."""
         file = self.folder / "node.log"

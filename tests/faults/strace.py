@@ -29,7 +29,7 @@ _PLACES = (
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """The `n`-th `syscall` that any one thread of the role makes; `place`: what it touched in the rehearsal."""
+    """The `n`-th `syscall` that any one thread of the role makes; in the rehearsal it touched `place`."""
 
     role: str
     place: str
