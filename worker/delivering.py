@@ -6,14 +6,17 @@ from datetime import UTC, datetime, timedelta
 from dicom_node.catalogue.deliveries import Delivery
 from dicom_node.errors import DeliveryFailed, DestinationRefused
 from worker.leases import kept
-from worker.retries import next_delivery
+from worker.retries import named, next_delivery
 from worker.wiring import Parts
 
 log = logging.getLogger(__name__)
 
 
 def deliver_job(parts: Parts, job_id: int) -> None:
-    """Delivers what is due of the job. What fails is tried again later, by the table in `retries`."""
+    """Delivers what is due of the job. What fails is tried again later, by the table in `retries`.
+
+    This is the other of the two outermost loops: no failure, foreseen or not, ends a delivery unnamed.
+    """
     lease_s = parts.settings.worker.lease_s
     due = parts.catalogue.deliveries.claim_due(job_id, parts.owner, lease_s)
 
@@ -35,9 +38,9 @@ def _deliver(parts: Parts, delivery: Delivery) -> None:
         receipts = parts.deliverer(configured).deliver(wanted, parts.settings.results) if wanted else ()
     except DeliveryFailed as error:
         _failed(parts, delivery, error)
-    except OSError as error:
-        reason = f"The results cannot be read: {error.strerror or type(error).__name__}."
-        _failed(parts, delivery, DestinationRefused(reason))
+    except Exception as error:
+        log.exception("a delivery could not be tried")
+        _failed(parts, delivery, DestinationRefused(named(error)))
     else:
         parts.catalogue.deliveries.delivered(delivery, receipts)
         job = parts.catalogue.jobs.get(delivery.job_id)

@@ -36,7 +36,7 @@ def after_failure(error: BaseException, postponements: int) -> Verdict:
     What lies in the data (a gap, a broken file) fails at once and by name: waiting changes nothing. What
     lies in the machine (disk, memory, engine) is tried again for as long as the waits last, then fails.
     """
-    reason = error.reason() if isinstance(error, SegnodeError) else _unexpected(error)
+    reason = named(error)
     if isinstance(error, NotAVolume):
         return Verdict(JobEvent.SKIPPED, reason)
     passing = any(isinstance(item, _PASSING) for item in (error, error.__cause__))
@@ -57,8 +57,10 @@ def next_delivery(
     return now + timedelta(seconds=wait)
 
 
-def _unexpected(error: BaseException) -> str:
-    """Type and place only: the message of a foreign error may quote the patient's data."""
+def named(error: BaseException) -> str:
+    """The error's name and sentence; of a foreign error only type and place, as it may quote the patient."""
+    if isinstance(error, SegnodeError):
+        return error.reason()
     trace = error.__traceback__
     while trace and trace.tb_next:
         trace = trace.tb_next
