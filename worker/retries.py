@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from dicom_node.errors import DeliveryFailed, NotAVolume
+from dicom_node.errors import CatalogueUnavailable, DeliveryFailed, NotAVolume
 from dicom_node.records import JobEvent
 from models.errors import SegnodeError
 from worker.errors import EngineFailed, EngineUnavailable
@@ -18,7 +18,7 @@ REFUSED_S = 900.0
 """Least wait after a refusal that will not change by itself: somebody has to change the PACS first."""
 
 
-_PASSING = (OSError, MemoryError, EngineFailed, EngineUnavailable)
+_PASSING = (OSError, MemoryError, CatalogueUnavailable, EngineFailed, EngineUnavailable)
 
 
 @dataclass(frozen=True)
