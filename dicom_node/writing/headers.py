@@ -56,6 +56,7 @@ def source_images(source: SourceSeries) -> list[Dataset]:
     images[0].SliceThickness = thickness[0] if thickness and known else source.volume.geometry.spacing[0]
     _copy(first, images[0], _OPTIONAL)
     _copy_codes(first, images[0], "ProcedureCodeSequence")
+    _copy_codes(first, images[0], "DeidentificationMethodCodeSequence")
     for image in images:
         image.SpecificCharacterSet = CHARACTER_SET
     return images

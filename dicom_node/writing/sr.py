@@ -69,6 +69,11 @@ def build_report(
         content_time=when.time(),
         **context.series(study, "SR", whole(source.datasets[0], "SeriesNumber") or 0),
     )
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator = our.SCHEME
+    scheme.CodingSchemeName = "segnode's own codes"
+    scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
+    document.CodingSchemeIdentificationSequence = [scheme]
     context.finish(document, images[0], [])
     return document
 

@@ -211,6 +211,7 @@ def test_quality_sentences(sr: Dataset) -> None:
     codes = [[_code(i) for i in _items(group, "QC01")] for group in _items(sr, "125007")]
     assert codes == [["QC02"], []]
     assert [i.TextValue for i in _items(sr, "121106")] == ["Tested only."]
+    assert [i.CodingSchemeDesignator for i in sr.CodingSchemeIdentificationSequence] == ["99SEGNODE"]
 
 
 def test_a_structure_that_may_be_cut_off(tmp_path: Path) -> None:
