@@ -41,6 +41,7 @@ _PIXELMED = [
 class Written:
     """Results of one series in `folder`, and in `empty` those of a label map without a voxel."""
 
+    name: str
     folder: Path
     empty: Path
     label_map: LabelMap
@@ -66,7 +67,7 @@ def written(
     write_results(source, label_map, measurements, CONTEXT, folder)
     nothing = LabelMap(np.zeros_like(label_map.array), label_map.geometry, MANIFEST.segment_labels)
     write_results(source, nothing, measure(nothing, source.volume), CONTEXT, folder / "empty")
-    return Written(folder, folder / "empty", label_map, measurements)
+    return Written(request.param, folder, folder / "empty", label_map, measurements)
 
 
 def _run(*command: str | Path) -> str:
@@ -88,7 +89,10 @@ def test_pixelmed_finds_no_error(written: Written, program: Callable[[str], str]
     """SCOPE G2; CONFORMANCE A4, A5, A7, A10: the report against its templates."""
     if not Path("/usr/share/java/pixelmed.jar").exists():
         program("pixelmed.jar")  # absent: skips by name, or fails
-    for path in (written.folder / "sr.dcm", written.empty / "sr.dcm"):
+    paths = [written.folder / "sr.dcm"]
+    if written.name in {"CT chest, Siemens", "PET, GE"}:  # a run takes seconds, and these are all alike
+        paths.append(written.empty / "sr.dcm")
+    for path in paths:
         said = _run(program("java"), *_PIXELMED, path)
         assert "Found Root Template TID_1500" in said
         assert "IOD validation complete" in said
