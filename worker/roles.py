@@ -15,6 +15,7 @@ from pathlib import Path
 
 from dicom_node.errors import CatalogueUnavailable
 from dicom_node.settings import Settings
+from dicom_node.writing.results import warm_up
 from worker.tasks import register
 from worker.wiring import build_listener, build_parts
 
@@ -59,6 +60,7 @@ def work(settings: Settings, queue: str, stop: threading.Event | None = None) ->
     register(app, parts)
     done = stop or threading.Event()
     if queue == "segment":
+        warm_up()
         for package in parts.packages():
             parts.engine(package)
 
