@@ -45,7 +45,8 @@ class Process:
 
     role: str
     popen: subprocess.Popen[bytes]
-    started: float
+    log_from: int
+    """Where its lines in the node's log begin."""
 
     @property
     def pid(self) -> int:
@@ -119,11 +120,12 @@ class RoleNode(Node):
         waiting = self.prefixes.get(role)
         prefix = waiting.pop(0) if waiting else []
         with self.log_file.open("ab") as log:
+            log_from = log.tell()
             popen = subprocess.Popen(
                 [*prefix, *self.command(*ROLES[role])],
                 stdout=log, stderr=log, env=self._environment, cwd=self.folder,
             )  # fmt: skip
-        self.processes[role] = Process(role, popen, time.time())
+        self.processes[role] = Process(role, popen, log_from)
 
     def _tend(self) -> None:
         while self._keep.is_set():
@@ -154,11 +156,8 @@ class RoleNode(Node):
                 return bool(json.loads((self.settings.node.data / "listener.json").read_text())["pid"] == pid)
             except (OSError, ValueError):
                 return False
-        starts = sum(death[0] == role for death in self.deaths) + 1
-        return (
-            self.log().count(f'"role": "work {role}", "logger": "worker.roles", "message": "working"')
-            >= starts
-        )
+        said = f'"role": "work {role}", "logger": "worker.roles", "message": "working"'
+        return said.encode() in self.log_file.read_bytes()[self.processes[role].log_from :]
 
     def tail(self, count: int = 40) -> str:
         """The end of the log."""

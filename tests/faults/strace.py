@@ -92,7 +92,7 @@ def injection(point: Point | None) -> list[str]:
 
 def dying(point: Point, log: Path) -> list[str]:
     """What a role is started under to die at the point, its start included."""
-    return ["strace", "-f", "--seccomp-bpf", "-y", "-s", "0", "-e", "signal=none", "-e", f"trace={_SET}",
+    return ["strace", "-f", "-y", "-s", "0", "-e", "signal=none", "-e", f"trace={_SET}",
             "-o", str(log), *injection(point)]  # fmt: skip
 
 
