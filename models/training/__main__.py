@@ -1,4 +1,4 @@
-"""`python -m models.training RECIPE --data DIR --output DIR`: train, export and package in one go."""
+"""`python -m models.training RECIPE --data DIR --output DIR`: train what a recipe says."""
 
 import argparse
 import logging
@@ -15,13 +15,14 @@ def main() -> None:
     parser.add_argument("recipe", type=Path)
     parser.add_argument("--data", type=Path, required=True, help="folder with the real volumes")
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--start", type=Path, help="checkpoint to begin with")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     recipe = read_recipe(arguments.recipe)
     cases = phantom_cases(recipe.data.phantoms, recipe.seed, recipe.input)
     cases += real_cases(recipe.data.real, arguments.data, "train", recipe.input)
     logging.getLogger(__name__).info("%d cases", len(cases))
-    train(recipe, cases, arguments.output)
+    train(recipe, cases, arguments.output, start=arguments.start)
 
 
 if __name__ == "__main__":

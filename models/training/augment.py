@@ -65,9 +65,9 @@ def _changed(image: Tensor, labels: Tensor, rules: Augmentation, rng: np.random.
     """Density of the lungs, gain, offset, thickness and noise; values stay in 0..1."""
     noise = torch.Generator().manual_seed(int(rng.integers(1 << 62)))
     if rng.random() < 0.6:
-        coarse = torch.rand((1, 1, 5, 6, 6), generator=noise) * float(rng.uniform(-0.5, 1.0))
+        coarse = torch.rand((1, 1, 5, 6, 6), generator=noise) * float(rng.uniform(-rules.darkest, 1.0))
         field = functional.interpolate(coarse, image.shape[1:], mode="trilinear")[0]
-        dense = float(rng.uniform(-0.5, 0.6)) + field
+        dense = float(rng.uniform(-rules.darkest, 0.6)) + field
         gas = (image < 0.4).float()
         image = image + (labels > 0) * gas * dense * rules.density
     image = image * float(rng.uniform(1 - rules.gain, 1 + rules.gain))

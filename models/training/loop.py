@@ -32,15 +32,23 @@ class Trained:
     loss: float
 
 
-def train(recipe: Recipe, cases: Sequence[Case], output: Path, classes: int = 3) -> Trained:
+def train(
+    recipe: Recipe, cases: Sequence[Case], output: Path, classes: int = 3, start: Path | None = None
+) -> Trained:
     """Trains; writes `checkpoint.pt` (weights only) and `curve.jsonl` to `output`.
 
-    The same recipe and cases give the same weights on the same kind of processor.
+    `start` is a checkpoint of the same network to begin with. The same recipe, cases and start give the same
+    weights on the same kind of processor. Raises RecipeInvalid when the checkpoint holds another network.
     """
     torch.manual_seed(recipe.seed)
     torch.set_num_threads(recipe.schedule.threads)
     spec = recipe.network.spec(classes)
     network = build(spec)
+    if start is not None:
+        earlier = load(start)
+        if earlier.spec != spec:
+            raise RecipeInvalid(f"The network in {start} is not the recipe's.")
+        network = earlier.network
     schedule = recipe.schedule
     optimiser = torch.optim.AdamW(
         network.parameters(), schedule.learning_rate, weight_decay=schedule.weight_decay

@@ -54,6 +54,8 @@ class Augmentation(_Part):
     noise: float = 0.04
     density: float = 0.15
     """Random density of the lungs, and of patches in them."""
+    darkest: float = Field(default=0.3, ge=0.0)
+    """How much of `density` may be taken away instead of added."""
     thicken: float = Field(default=0.3, ge=0.0, le=1.0)
     """Probability of averaging neighbouring slices or pixels, as thick slices and soft kernels do."""
 

@@ -8,7 +8,7 @@ import pytest
 
 from models.anatomy import Body
 from models.errors import RecipeInvalid
-from models.manifest import Input
+from models.manifest import Input, read_manifest
 from models.metrics import dice
 from models.phantom import LEFT_LUNG, RIGHT_LUNG, PhantomSpec, thorax_phantom
 from models.training.cases import phantom_cases, random_spec
@@ -51,11 +51,15 @@ def _recipe(folder: Path, steps: int = 6, norm: str = "batch", text: str = RECIP
     return path
 
 
-def test_shipped_recipe_is_valid() -> None:
-    """SCOPE D: the recipe of the shipped model passes its own checks."""
-    recipe = read_recipe(Path(__file__).parents[2] / "models/recipes/ct-lungs.toml")
+@pytest.mark.parametrize("name", ["ct-lungs", "ct-lungs-refine"])
+def test_shipped_recipe_is_valid(name: str) -> None:
+    """SCOPE D: the recipes of the shipped model pass their own checks, for the shipped preparation."""
+    folder = Path(__file__).parents[2] / "models"
+    recipe = read_recipe(folder / "recipes" / f"{name}.toml")
     assert recipe.name == "ct-lungs"
     assert len(recipe.digest) == 64
+    manifest = read_manifest(folder / "library" / "ct-lungs" / "model.toml")
+    assert (recipe.input, recipe.window) == (manifest.input, manifest.window)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +147,19 @@ def test_training_learns_and_repeats(tmp_path: Path) -> None:
     fresh = build(trained.spec).eval()
     loss = torch.nn.functional.cross_entropy
     assert loss(scores, labels[:, 0]) < 0.8 * loss(fresh(image), labels[:, 0])
+
+
+def test_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    """SCOPE D3: a second stage begins where the first ended; a checkpoint of another network is refused."""
+    recipe = read_recipe(_recipe(tmp_path, steps=2))
+    cases = phantom_cases(recipe.data.phantoms, recipe.seed, recipe.input)
+    first = train(recipe, cases, tmp_path / "first")
+    second = train(recipe, cases, tmp_path / "second", start=tmp_path / "first" / CHECKPOINT)
+    weights, others = first.network.state_dict(), second.network.state_dict()
+    assert not all(torch.equal(weights[name], others[name]) for name in weights)
+    other = read_recipe(_recipe(tmp_path, norm="instance"))
+    with pytest.raises(RecipeInvalid, match="not the recipe's"):
+        train(other, cases, tmp_path / "third", start=tmp_path / "first" / CHECKPOINT)
 
 
 def test_missing_checkpoint(tmp_path: Path) -> None:
