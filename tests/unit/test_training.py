@@ -95,9 +95,9 @@ def test_classical_rule_finds_the_phantoms_lungs() -> None:
 
 
 def test_classical_rule_finds_nothing_without_lung() -> None:
-    """SCOPE D6: an abdomen with gas has no lung."""
+    """SCOPE D6: an abdomen has no lung, where pure air is taken to reach up to its gas of -960 HU."""
     spec = PhantomSpec(shape=(30, 120, 140), spacing_mm=(5.0, 3.0, 3.0), centre_mm=(0.0, 10.0, -330.0))
-    assert not classical_lungs(thorax_phantom(spec).volume, Rule(least_ml=60.0)).any()
+    assert not classical_lungs(thorax_phantom(spec).volume, Rule(pure_hu=-935.0)).any()
 
 
 def test_cases_repeat_and_some_have_no_lung(tmp_path: Path) -> None:
