@@ -93,7 +93,7 @@ def real_labels(volume: Volume, entry: RealVolume) -> NDArray[np.uint8]:
     """Reference labels of a real volume as its recipe entry says."""
     if entry.labels == "none":
         return np.zeros(volume.array.shape, np.uint8)
-    return classical_lungs(volume, Rule(inside_body=not entry.cropped))
+    return classical_lungs(volume, Rule(pure_hu=entry.pure_hu, inside_body=not entry.cropped))
 
 
 def real_cases(entries: Sequence[RealVolume], folder: Path, use: str, spec: Input) -> list[Case]:

@@ -28,6 +28,8 @@ class RealVolume(_Part):
     labels: Literal["classical", "none"]
     cropped: bool = False
     """The volume cuts through the chest wall, so the body cannot be told from its surroundings."""
+    pure_hu: float = -962.0
+    """The classical rule's upper limit of pure air, averaged; look at trachea and lungs to choose it."""
     use: Literal["train", "test"] = "train"
     weight: float = Field(default=10.0, gt=0.0)
 
