@@ -1,18 +1,15 @@
 """The main job over real peers: DCMTK dcmsend as the scanner, Orthanc as the PACS."""
 
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import pydicom
 import pytest
-import SimpleITK
 
 from dicom_node.records import JobState
 from tests.node import Node
-from tests.peers import Orthanc, Redis, find_program, run, unpack
+from tests.peers import Orthanc, Redis, run, unpack
+from tests.readers import by_dcmqi, by_report, errors_of
 
 
 @pytest.fixture(scope="module")
@@ -95,47 +92,5 @@ def check_objects(tmp_path: Path, chest: Path, orthanc: Orthanc, shown: dict[str
     assert objects.keys() == {"SEG", "SR"}
     recorded = {item["sop_instance_uid"] for item in shown["results"]}  # type: ignore[attr-defined]
     assert recorded == {str(pydicom.dcmread(path).SOPInstanceUID) for path in objects.values()}
-    assert independent_volumes(objects["SEG"], tmp_path) == pytest.approx(
-        report_volumes(objects["SR"]), rel=1e-3
-    )
-
-
-def errors_of(path: Path) -> list[str]:
-    """What dciodvfy calls an error."""
-    if find_program("dciodvfy") is None:
-        pytest.skip("dciodvfy is absent: `make test` as root installs programs")
-    found = subprocess.run(
-        [find_program("dciodvfy") or "", str(path)], capture_output=True, text=True, check=False
-    )
-    return [line for line in found.stderr.splitlines() if line.startswith("Error")]
-
-
-def independent_volumes(seg: Path, folder: Path) -> list[float]:
-    """mL of each segment as dcmqi, the reader of 3D Slicer, sees it."""
-    output = folder / "dcmqi"
-    output.mkdir()
-    program = Path(sys.executable).with_name("segimage2itkimage")
-    command = [str(program), "--inputDICOM", str(seg), "--outputDirectory", str(output), "-t", "nrrd"]
-    subprocess.run(command, check=True, capture_output=True)
-    volumes: dict[int, float] = {}
-    for path in sorted(output.glob("*.nrrd")):
-        image = SimpleITK.ReadImage(str(path))
-        array = SimpleITK.GetArrayFromImage(image)
-        for number in np.unique(array[array > 0]):
-            volumes[int(number)] = float((array == number).sum() * np.prod(image.GetSpacing()) / 1000)
-    return [volumes[number] for number in sorted(volumes)]
-
-
-def report_volumes(sr: Path) -> list[float]:
-    """mL of each measurement group of the report."""
-    found = []
-
-    def walk(item: pydicom.Dataset) -> None:
-        name = item.get("ConceptNameCodeSequence")
-        if name and name[0].CodeValue in {"118565006", "G-D705"} and "MeasuredValueSequence" in item:
-            found.append(float(item.MeasuredValueSequence[0].NumericValue))
-        for child in item.get("ContentSequence", []):
-            walk(child)
-
-    walk(pydicom.dcmread(sr))
-    return found
+    seen = [item.volume_ml for item in by_dcmqi(objects["SEG"], tmp_path / "dcmqi")]
+    assert seen == pytest.approx([item.volume_ml for item in by_report(objects["SR"])], rel=1e-3)
