@@ -95,8 +95,12 @@ class RoleNode(Node):
             self._spawn(role)
         self._guard = threading.Thread(target=self._tend, daemon=True)
         self._guard.start()
-        for role in ROLES:
-            self.wait_up(role)
+        try:
+            for role in ROLES:
+                self.wait_up(role)
+        except AssertionError:
+            self.stop()
+            raise
         return self
 
     def stop(self) -> None:
@@ -105,8 +109,9 @@ class RoleNode(Node):
         if self._guard:
             self._guard.join()
         for process in self.processes.values():
-            process.popen.kill()
-            process.popen.wait()
+            if process.popen.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.popen.wait()
         if self._opened:
             self._opened.close()
 
@@ -123,7 +128,7 @@ class RoleNode(Node):
             log_from = log.tell()
             popen = subprocess.Popen(
                 [*prefix, *self.command(*ROLES[role])],
-                stdout=log, stderr=log, env=self._environment, cwd=self.folder,
+                stdout=log, stderr=log, env=self._environment, cwd=self.folder, start_new_session=True,
             )  # fmt: skip
         self.processes[role] = Process(role, popen, log_from)
 

@@ -14,6 +14,7 @@ from redis import Redis as Client
 from tests.faults.campaign import Lane
 from tests.faults.conftest import Kill
 from tests.faults.patients import Patient, make_patient, scan
+from tests.faults.strace import Point
 from tests.peers import Redis
 
 PATIENTS = 6
@@ -86,10 +87,10 @@ def test_redis_is_killed_and_comes_back_empty(tmp_path: Path, redis: Redis) -> N
 def test_kills_with_redis(tmp_path: Path, redis: Redis, kills: list[Kill]) -> None:
     """SCOPE I1: each role killed with Redis as the broker; a taken message is not waited for."""
     points = [
-        ("listen", "link", 5),
-        ("segment", "rename", 1),
-        ("segment", "sendto", 2),
-        ("deliver", "sendto", 3),
+        Point("listen", "", "link", 5),
+        Point("segment", "", "rename", 1),
+        Point("segment", "", "sendto", 2),
+        Point("deliver", "", "sendto", 3),
     ]
     with Lane(tmp_path, sections={"queue": {"broker": redis.url}}) as lane:
         for number, point in enumerate(points, 1):
