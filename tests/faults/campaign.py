@@ -131,11 +131,11 @@ class Lane:
 
 
 def choose(found: list[Point], count: int) -> list[Point]:
-    """`count` points, each role with its share."""
+    """About `count` points, each role with its share."""
     return [
         point
         for role, share in SHARES.items()
-        for point in spread([item for item in found if item.role == role], round(count * share))
+        for point in spread([item for item in found if item.role == role], max(1, round(count * share)))
     ]
 
 

@@ -41,9 +41,11 @@ def _campaign(folder: Path, count: int) -> list[Kill]:
     kills: list[Kill] = []
     with ExitStack() as stack:
         lanes = [stack.enter_context(Lane(folder / name, name)) for name in "xy"]
-        found = lanes[0].rehearse()
+        found = left = lanes[0].rehearse()
         while len(kills) < count:
-            kills += run_lanes(lanes, choose(found, count - len(kills)))
+            chosen = choose(left, count - len(kills))
+            kills += run_lanes(lanes, chosen)
+            left = [point for point in left if point not in chosen] or found
     return kills
 
 
