@@ -116,22 +116,34 @@ def test_nothing_where_there_is_no_lung(z: float, manifest: ModelManifest, sessi
 
 
 @pytest.mark.parametrize(
-    ("path", "series", "cropped"),
+    ("path", "cropped", "pure_hu"),
     [
-        ("dicom_ct/chest_siemens_sensation10_8mm.tar.xz", "", False),
-        ("nifti/thorax_ct_1p5mm/image.nii.gz", "", True),
+        ("dicom_ct/chest_siemens_sensation10_8mm.tar.xz", False, -962.0),
+        ("nifti/thorax_ct_1p5mm/image.nii.gz", True, -930.0),
     ],
 )
 def test_real_chests(
-    path: str, series: str, cropped: bool, shared_data: Path, manifest: ModelManifest, session: Session
+    path: str, cropped: bool, pure_hu: float, shared_data: Path, manifest: ModelManifest, session: Session
 ) -> None:
     """SCOPE E3: real chest CT, against the classical rule."""
     pytest.importorskip("SimpleITK")
-    volume = read_volume(shared_data / path, series)
-    reference = classical_lungs(volume, Rule(inside_body=not cropped))
+    volume = read_volume(shared_data / path)
+    reference = classical_lungs(volume, Rule(pure_hu=pure_hu, inside_body=not cropped))
     found = segment(volume, manifest, session).array
     for number in (LEFT_LUNG, RIGHT_LUNG):
         assert dice(found, reference, number) > 0.93
+
+
+@pytest.mark.xfail(strict=True, reason="ct-lungs 0.4.0 takes the bright air of this trachea for lung")
+def test_trachea_of_a_real_chest_is_no_lung(
+    shared_data: Path, manifest: ModelManifest, session: Session
+) -> None:
+    """SCOPE E3: the air in the trachea is not counted, wherever slices above the carina show it."""
+    volume = read_volume(shared_data / "nifti/thorax_ct_1p5mm/image.nii.gz")
+    found = segment(volume, manifest, session).array
+    trachea = (slice(140, 152), slice(61, 65), slice(43, 46))
+    assert volume.array[trachea].mean() < -900
+    assert (found[trachea] == 0).mean() > 0.95
 
 
 @pytest.mark.parametrize(
