@@ -25,6 +25,7 @@ from dicom_node.reading import read_series
 from dicom_node.records import Job, JobState, StoredInstance
 from dicom_node.segmentation_reader import read_segmentation
 from dicom_node.settings import Settings, load_settings
+from models.anatomy import Body
 from models.labels import LabelMap
 from models.measurements import measure
 from models.metrics import dice
@@ -96,7 +97,8 @@ def _stage(result: Demonstration, name: str, tell: Callable[[str], None]) -> Ite
 
 def _phantom(folder: Path) -> tuple[Path, LabelMap]:
     """A phantom series on disk, and its lungs as they are."""
-    phantom = thorax_phantom(PhantomSpec(shape=(120, 512, 512), spacing_mm=(2.5, 0.74, 0.74)))
+    spec = PhantomSpec(shape=(120, 512, 512), spacing_mm=(2.5, 0.74, 0.74), body=Body(seed=1))
+    phantom = thorax_phantom(spec)
     write_ct_series(phantom.volume, folder)
     return folder, LabelMap(phantom.labels, phantom.volume.geometry, ())
 
