@@ -139,9 +139,9 @@ def choose(found: list[Point], count: int) -> list[Point]:
     ]
 
 
-def run_lanes(lanes: list[Lane], chosen: list[Point]) -> list[Kill]:
-    """Strikes at every point, the lanes side by side."""
-    waiting = deque(enumerate(chosen, 1))
+def run_lanes(lanes: list[Lane], chosen: list[Point], first: int = 1) -> list[Kill]:
+    """Strikes at every point, the lanes side by side; journeys are numbered from `first`, patients with them."""
+    waiting = deque(enumerate(chosen, first))
     kills: list[Kill] = []
     failures: list[str] = []
 
