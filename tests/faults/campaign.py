@@ -140,7 +140,7 @@ def choose(found: list[Point], count: int) -> list[Point]:
 
 
 def run_lanes(lanes: list[Lane], chosen: list[Point], first: int = 1) -> list[Kill]:
-    """Strikes at every point, the lanes side by side; journeys are numbered from `first`, patients with them."""
+    """Strikes at every point, the lanes side by side; journeys, and their patients, count from `first`."""
     waiting = deque(enumerate(chosen, first))
     kills: list[Kill] = []
     failures: list[str] = []
