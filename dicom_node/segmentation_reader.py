@@ -17,17 +17,19 @@ def read_segmentation(path: Path, geometry: Geometry) -> LabelMap:
     Every frame must lie on a slice of `geometry`; raises VerificationFailed where one does not.
     """
     dataset = dcmread(path)
-    frames = np.atleast_3d(dataset.pixel_array)
-    frames = frames[None] if dataset.pixel_array.ndim == 2 else frames
+    pixels = dataset.pixel_array
+    frames = pixels[None] if pixels.ndim == 2 else pixels
     array = np.zeros(geometry.shape, np.uint8)
     inverse = np.linalg.inv(geometry.affine)
+    shared = dataset.SharedFunctionalGroupsSequence[0]
     for frame, item in zip(frames, dataset.PerFrameFunctionalGroupsSequence, strict=True):
         position = [float(value) for value in item.PlanePositionSequence[0].ImagePositionPatient]
         index = inverse @ np.array([*position, 1.0])
         number = round(float(index[0]))
         if np.abs(index[:3] - (number, 0, 0)).max() > 0.01 or not 0 <= number < geometry.shape[0]:
             raise VerificationFailed(f"A frame of the segmentation lies at index {index[:3].round(2)}.")
-        array[number][frame != 0] = item.SegmentIdentificationSequence[0].ReferencedSegmentNumber
+        owner = item if "SegmentIdentificationSequence" in item else shared  # shared where there is one only
+        array[number][frame != 0] = owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber
     return LabelMap(array, geometry, tuple(_label(item) for item in dataset.SegmentSequence))
 
 

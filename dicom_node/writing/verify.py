@@ -93,10 +93,13 @@ def _directions(seg: Dataset) -> tuple[NDArray[np.float64], ...]:
 def _frames(seg: Dataset, geometry: Geometry, normal: NDArray[np.float64]) -> Iterator[_Frame]:
     origin = geometry.affine[:3, 3]
     step = float(geometry.affine[:3, 0] @ normal)
+    shared = seg.SharedFunctionalGroupsSequence[0]
     seen = set()
     for item in seg.PerFrameFunctionalGroupsSequence:
         corner = np.array(item.PlanePositionSequence[0].ImagePositionPatient, float)
-        segment = int(item.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+        # with one segment only, what is the same for every frame is shared (PS3.3 C.7.6.16)
+        owner = item if "SegmentIdentificationSequence" in item else shared
+        segment = int(owner.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
         index = round(float((corner - origin) @ normal) / step)
         if not 0 <= index < geometry.shape[0] or (segment, index) in seen:
             raise VerificationFailed(f"A frame of segment {segment} lies at slice {index}, outside or twice.")

@@ -17,6 +17,7 @@ from pydicom.tag import BaseTag
 from dicom_node.errors import WritingFailed
 from dicom_node.reading import SourceSeries, read_series
 from dicom_node.records import ResultObject
+from dicom_node.segmentation_reader import read_segmentation
 from dicom_node.writing.results import write_results
 from models.labels import LabelMap, Measurement
 from models.measurements import measure
@@ -297,6 +298,22 @@ def test_a14_labels_are_renumbered(tmp_path: Path) -> None:
     written = _written(tmp_path, label=shifted)
     segments = written.open("SEG").SegmentSequence
     assert [(s.SegmentNumber, s.SegmentLabel) for s in segments] == [(1, "Right lung"), (2, "Trachea")]
+
+
+@pytest.mark.parametrize("slices", [slice(None), slice(2, 3)])
+def test_a_single_structure_is_written_and_read(tmp_path: Path, slices: slice) -> None:
+    """CONFORMANCE A12: one label only, on many slices or on one: its segment number may be a shared group."""
+
+    def alone(grid):
+        label_map = two_blocks(grid)
+        kept = np.zeros_like(label_map.array)
+        kept[slices] = label_map.array[slices] == 1
+        return LabelMap(kept, grid, label_map.labels)
+
+    written = _written(tmp_path, label=alone)
+    assert [result.kind for result in written.results] == ["SEG", "SR"]
+    found = read_segmentation(written.folder / "seg.dcm", written.source.volume.geometry)
+    assert np.array_equal(found.array, written.label_map.array)
 
 
 def test_a16_same_tracking_pair(seg: Dataset, sr: Dataset) -> None:
