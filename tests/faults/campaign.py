@@ -139,10 +139,12 @@ def choose(found: list[Point], count: int) -> list[Point]:
     ]
 
 
-def run_lanes(lanes: list[Lane], chosen: list[Point], first: int = 1) -> list[Kill]:
-    """Strikes at every point, the lanes side by side; journeys, and their patients, count from `first`."""
+def run_lanes(lanes: list[Lane], chosen: list[Point], kills: list[Kill], first: int = 1) -> None:
+    """Strikes at every point, the lanes side by side; journeys, and their patients, count from `first`.
+
+    Each kill is noted in `kills` as soon as everything holds after it.
+    """
     waiting = deque(enumerate(chosen, first))
-    kills: list[Kill] = []
     failures: list[str] = []
 
     def run(lane: Lane) -> None:
@@ -161,4 +163,3 @@ def run_lanes(lanes: list[Lane], chosen: list[Point], first: int = 1) -> list[Ki
     for thread in threads:
         thread.join()
     assert not failures, "\n\n".join(failures)
-    return kills
