@@ -134,7 +134,7 @@ def test_real_chests(
         assert dice(found, reference, number) > 0.93
 
 
-@pytest.mark.xfail(strict=True, reason="ct-lungs 0.4.0 takes the bright air of this trachea for lung")
+@pytest.mark.xfail(strict=True, reason="ct-lungs 0.5.0 takes the bright air of this trachea for lung")
 def test_trachea_of_a_real_chest_is_no_lung(
     shared_data: Path, manifest: ModelManifest, session: Session
 ) -> None:
