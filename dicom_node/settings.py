@@ -1,14 +1,13 @@
 """One frozen Settings, read once from `segnode.toml` and `SEGNODE_*` environment variables."""
 
-import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from dicom_node.errors import SettingsInvalid
-from models.manifest import describe
+from models.toml import checked, read_toml
 
 
 class _Section(BaseModel):
@@ -209,18 +208,8 @@ def load_settings(path: Path | None = None) -> Settings:
     are relative to that file's folder.
     """
     file = path or Path("segnode.toml")
-    data: dict[str, Any] = {}
-    if path or file.is_file():
-        try:
-            data = tomllib.loads(file.read_text("utf-8"))
-        except OSError as error:
-            raise SettingsInvalid(f"{file} cannot be read: {error.strerror}.") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise SettingsInvalid(f"{file} is not TOML: {error}.") from error
-    try:
-        settings = Settings(**data)
-    except ValidationError as error:
-        raise SettingsInvalid(f"{file}: {describe(error)}.") from error
+    data = read_toml(file, SettingsInvalid)[0] if path or file.is_file() else {}
+    settings = checked(Settings, data, file, SettingsInvalid)
     return _anchored(settings, file.resolve().parent)
 
 

@@ -1,14 +1,13 @@
 """The manifest of a model package, `model.toml`: what the model is for, what it accepts and how it runs."""
 
-import hashlib
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.errors import ManifestInvalid
 from models.labels import Code, Label
+from models.toml import checked, read_toml
 
 
 class _Part(BaseModel):
@@ -153,23 +152,5 @@ class ModelManifest(_Part):
 
 def read_manifest(path: Path) -> ModelManifest:
     """Reads and checks `model.toml`; raises ManifestInvalid, naming each wrong key."""
-    try:
-        raw = path.read_bytes()
-        data = tomllib.loads(raw.decode("utf-8"))
-    except OSError as error:
-        raise ManifestInvalid(f"{path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ManifestInvalid(f"{path} is not TOML: {error}.") from error
-    try:
-        return ModelManifest(**data | {"digest": hashlib.sha256(raw).hexdigest()})
-    except (ValidationError, TypeError) as error:
-        raise ManifestInvalid(f"{path}: {describe(error)}", path=str(path)) from error
-
-
-def describe(error: Exception) -> str:
-    """A validation error as one sentence per wrong key."""
-    if not isinstance(error, ValidationError):
-        return str(error)
-    return "; ".join(
-        f"{'.'.join(str(part) for part in item['loc']) or 'file'}: {item['msg']}" for item in error.errors()
-    )
+    data, digest = read_toml(path, ManifestInvalid)
+    return checked(ModelManifest, data | {"digest": digest}, path, ManifestInvalid)

@@ -1,15 +1,14 @@
 """The training recipe: one TOML file says everything that makes the weights."""
 
-import hashlib
-import tomllib
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from models.errors import RecipeInvalid
-from models.manifest import Input, Window, describe
+from models.manifest import Input, Window
 from models.networks.catalogue import NetworkSpec
+from models.toml import checked, read_toml
 
 
 class _Part(BaseModel):
@@ -117,14 +116,5 @@ class Recipe(_Part):
 
 def read_recipe(path: Path) -> Recipe:
     """Reads and checks a recipe; raises RecipeInvalid, naming each wrong key."""
-    try:
-        raw = path.read_bytes()
-        data = tomllib.loads(raw.decode("utf-8"))
-    except OSError as error:
-        raise RecipeInvalid(f"{path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise RecipeInvalid(f"{path} is not TOML: {error}.") from error
-    try:
-        return Recipe(**data | {"digest": hashlib.sha256(raw).hexdigest()})
-    except (ValidationError, TypeError) as error:
-        raise RecipeInvalid(f"{path}: {describe(error)}") from error
+    data, digest = read_toml(path, RecipeInvalid)
+    return checked(Recipe, data | {"digest": digest}, path, RecipeInvalid)
