@@ -12,6 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 LOCKED := pyproject.toml constraints.txt
 DATA ?= ../shared/data
 TORCH := torch==2.13.0
+TRAIN := $(BIN)/python -m models.training --data $(DATA) models/recipes
 
 # What the wire, journey and fault tests drive for real.
 PROGRAMS := orthanc orthanc-dicomweb dcmtk dicom3tools redis-server strace \
@@ -44,8 +45,12 @@ bench: $(VENV)/.full programs ## measures beside the peers
 soak: $(VENV)/.full programs ## hundreds of kills at every stage
 	$(BIN)/python -m pytest -m soak --timeout=0 tests/faults
 
-train-ct-lungs: $(VENV)/.full ## trains the shipped model package anew
-	$(BIN)/python -m models.training models/recipes/ct-lungs.toml --data $(DATA) --output training-output
+train-ct-lungs: $(VENV)/.full ## trains the shipped model package anew, in its three stages (about an hour)
+	$(TRAIN)/ct-lungs.toml --output training-output/1
+	$(TRAIN)/ct-lungs-refine.toml --start training-output/1/checkpoint.pt --output training-output/2
+	$(TRAIN)/ct-lungs-refine-2.toml --start training-output/2/checkpoint.pt --output training-output/3
+	$(BIN)/python -m models.training.package training-output/3/checkpoint.pt \
+	    --manifest models/recipes/ct-lungs.model.toml --output training-output/ct-lungs
 
 lock: ## refreshes constraints.txt: newest versions that pyproject.toml allows, from a clean environment
 	rm -rf build/lock && $(PYTHON) -m venv build/lock
