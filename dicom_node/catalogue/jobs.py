@@ -181,7 +181,7 @@ class Jobs:
         now = datetime.now(UTC)
         with self._database.write() as connection:
             row = row_of(connection, job_id)
-            if row.state not in _WAITING:
+            if row.state not in _WAITING or (row.not_before and row.not_before > now):
                 return None
             values = {
                 "attempts": row.attempts + 1, "lease_token": row.lease_token + 1, "lease_owner": owner,

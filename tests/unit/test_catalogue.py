@@ -187,11 +187,12 @@ def test_a_postponed_job_waits_and_does_not_count_as_a_crash(
 ) -> None:
     """SCOPE I6: a full disk for days does not set a job aside."""
     job = ready_job()
-    for wait in (3600, -1):
+    for wait in (-1, 3600):
         claimed = catalogue.jobs.claim(job.id, "w1", 10)
         assert claimed is not None
         catalogue.jobs.postpone(claimed, "DiskFull", datetime.now(UTC) + timedelta(seconds=wait))
         assert len(catalogue.jobs.to_submit()) == (wait < 0)
+    assert catalogue.jobs.claim(job.id, "w1", 10) is None  # a second message does not shorten the wait
     assert catalogue.jobs.get(job.id).attempts == 0
     assert catalogue.jobs.get(job.id).postponements == 2
 
