@@ -24,7 +24,7 @@ TASKS = {"segment": "segnode.segment", "deliver": "segnode.deliver"}
 class JobQueue(Protocol):
     """Where jobs are handed over."""
 
-    def submit(self, job_id: int, queue: str, priority: int = 0) -> None:
+    def submit(self, job_id: int, queue: str) -> None:
         """Hands the job's number to the broker; raises QueueUnavailable."""
 
     def empty(self, queue: str) -> bool:
@@ -37,7 +37,7 @@ class CeleryQueue:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def submit(self, job_id: int, queue: str, priority: int = 0) -> None:
+    def submit(self, job_id: int, queue: str) -> None:
         """Hands the job's number to the broker; raises QueueUnavailable."""
         try:
             self._app.send_task(TASKS[queue], args=(job_id,), queue=queue, retry=False, ignore_result=True)
@@ -60,7 +60,7 @@ class MemoryQueue:
         self.messages: dict[str, deque[int]] = {name: deque() for name in TASKS}
         self.broken = False
 
-    def submit(self, job_id: int, queue: str, priority: int = 0) -> None:
+    def submit(self, job_id: int, queue: str) -> None:
         """Keeps the job's number; raises QueueUnavailable while `broken`."""
         if self.broken:
             raise QueueUnavailable("The memory queue is switched off.")

@@ -5,7 +5,6 @@ WorkerError
 ├── EngineFailed          an engine that was open could not run a window, or gave scores that are no numbers
 ├── NoModelAccepts        no installed model takes any series of the study
 ├── AcceptanceFailed      a package's acceptance case did not pass on this machine
-├── ResultInvalid         labels or measurements contradict each other or the source
 └── StageFailed           the demonstration or a command could not finish a stage
 """
 
@@ -36,10 +35,6 @@ class NoModelAccepts(WorkerError):
 
 class AcceptanceFailed(WorkerError):
     """The model's acceptance case did not pass on this machine, so the model stays out of use."""
-
-
-class ResultInvalid(WorkerError):
-    """The result contradicts itself or its source and may not leave."""
 
 
 class StageFailed(WorkerError):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from dicom_node.content import content_digest, data_set_digest
-from dicom_node.errors import NodeError
 from dicom_node.reading import SourceSeries, find_series, parse_header, read_series, slice_header, summarise
 from dicom_node.slices import text
 from models.labels import Measurement
@@ -81,12 +80,6 @@ def segment_files(
     report = _report(source, order, result, step)
     (output / "result.json").write_text(json.dumps(report, indent=2) + "\n", "utf-8")
     return report
-
-
-def check_folder(folder: Path) -> None:
-    """Raises NodeError where `folder` is no folder that can be read."""
-    if not folder.is_dir():
-        raise NodeError(f"{folder} is not a folder.", remedy="Name a folder with DICOM files.")
 
 
 def _lines(result: Segmentation) -> list[str]:
